@@ -1,0 +1,141 @@
+"""Builds the one extension, ``rdma_kv._core``. Every compiler flag is here.
+
+Environment:
+    RDMA_KV_SANITIZE  ``address,undefined`` or ``thread``: build with these sanitizers.
+    MAX_JOBS          Compilers to run at once; default 2, as one can need a GiB of memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+KNOWN_SANITIZERS = {"address", "undefined", "thread"}
+
+NO_VERBS = """
+******************************************************************************
+WARNING: <infiniband/verbs.h> was not found: building WITHOUT the rdma transport.
+         The other transports work. To have rdma, install the headers and build
+         again:  apt-get install libibverbs-dev
+******************************************************************************
+"""
+
+
+def relative(pattern: str) -> list[str]:
+    """Files below src/, relative to this one (setuptools wants that) and in a stable order."""
+    return sorted(str(p.relative_to(ROOT)) for p in (ROOT / "src").rglob(pattern))
+
+
+def sanitizers() -> list[str]:
+    names = [n.strip() for n in os.environ.get("RDMA_KV_SANITIZE", "").split(",") if n.strip()]
+    unknown = sorted(set(names) - KNOWN_SANITIZERS)
+    if unknown:
+        sys.exit(
+            f"RDMA_KV_SANITIZE={','.join(names)}: unknown {', '.join(unknown)}; "
+            f"allowed: {', '.join(sorted(KNOWN_SANITIZERS))}"
+        )
+    if "thread" in names and "address" in names:
+        sys.exit("RDMA_KV_SANITIZE: `thread` and `address` exclude each other")
+    return names
+
+
+def has_verbs_header(compiler: list[str]) -> bool:
+    """Whether a file that includes the verbs header compiles. Nothing is linked, here or later."""
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder) / "probe.cc"
+        probe.write_text("#include <infiniband/verbs.h>\nint probe() { return IBV_QPT_RC; }\n")
+        command = [*compiler, "-std=c++20", "-fsyntax-only", str(probe)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+
+class BuildExt(build_ext):
+    """The usual build_ext, with ccache, the verbs probe, and objects that survive the build."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        # setuptools builds an editable install in a folder that it then throws away. Ours stays,
+        # one per set of sanitizers, so that a second build compiles only what has changed.
+        flavour = "-".join(sorted(sanitizers())) or "plain"
+        self.build_temp = str(ROOT / "build" / f"{sys.implementation.cache_tag}-{flavour}")
+
+    def build_extensions(self) -> None:
+        compile_command = getattr(self.compiler, "compiler_so_cxx", None)
+        compile_command = list(compile_command or self.compiler.compiler_so)
+        if has_verbs_header(compile_command):
+            for extension in self.extensions:
+                extension.define_macros.append(("RDMA_KV_HAVE_VERBS", "1"))
+        else:
+            print(NO_VERBS, file=sys.stderr, flush=True)
+
+        self.rebuild_all_when_flags_changed(compile_command)
+        ccache = shutil.which("ccache")
+        if ccache and "ccache" not in Path(compile_command[0]).name:
+            for name in ("compiler_so", "compiler_so_cxx"):
+                if hasattr(self.compiler, name):
+                    setattr(self.compiler, name, [ccache, *getattr(self.compiler, name)])
+        super().build_extensions()
+
+    def rebuild_all_when_flags_changed(self, compile_command: list[str]) -> None:
+        """Removes the objects that other flags made: their times alone would call them fresh."""
+        parts = [*compile_command, *os.environ.get("CXXFLAGS", "").split()]
+        for extension in self.extensions:
+            parts += [*map(str, extension.define_macros), *extension.extra_compile_args]
+            parts += [*extension.include_dirs, *extension.extra_link_args]
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        folder = Path(self.build_temp)
+        stamp = folder / "flags.sha256"
+        if not stamp.is_file() or stamp.read_text() != digest:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            stamp.write_text(digest)
+        # Even with fresh objects the linker must run: the other flavour's library may be in place.
+        self.force = True
+
+
+def core_extension() -> Pybind11Extension:
+    compile_args = ["-O2", "-Wall", "-Wextra", "-fvisibility=hidden", "-pthread"]
+    link_args = ["-pthread", "-ldl"]  # libibverbs, libcuda and libnvrtc are opened at run time
+    if names := sanitizers():
+        flags = [f"-fsanitize={name}" for name in names]
+        compile_args += [*flags, "-g", "-fno-omit-frame-pointer", "-UNDEBUG"]
+        if "undefined" in names:
+            compile_args.append("-fno-sanitize-recover=undefined")
+        link_args += flags
+    return Pybind11Extension(
+        "rdma_kv._core",
+        relative("*.cc"),
+        depends=[*relative("*.h"), "setup.py"],
+        include_dirs=["src"],
+        cxx_std=20,
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+
+
+def needs_recompile(object_file: str, source: str) -> bool:
+    """Whether a source or any header is newer: which header it includes is not tracked."""
+    if not Path(object_file).is_file():
+        return True
+    inputs = [ROOT / source, *(ROOT / header for header in relative("*.h")), ROOT / "setup.py"]
+    return Path(object_file).stat().st_mtime <= max(p.stat().st_mtime for p in inputs)
+
+
+def job_count() -> int:
+    text = os.environ.get("MAX_JOBS") or str(min(2, os.cpu_count() or 1))
+    if not text.isdigit() or int(text) < 1:
+        sys.exit(f"MAX_JOBS={text}: must be a positive number")
+    return int(text)
+
+
+with ParallelCompile(default=job_count(), needs_recompile=needs_recompile):
+    setup(ext_modules=[core_extension()], cmdclass={"build_ext": BuildExt})
