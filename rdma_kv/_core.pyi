@@ -1,0 +1,274 @@
+"""The C++ core. Private: users call `rdma_kv`, which re-exports what is public."""
+
+from collections.abc import Sequence
+from typing import Any
+
+class CoreError(Exception):
+    """Base of what the core raises besides ValueError and TypeError; set_error_types() maps it."""
+
+def set_error_types(types: dict[str, type[Exception]]) -> None:
+    """Tells the core which Python exception to raise for each code.
+
+    Keys: config, registration, handshake, layout_mismatch, authentication, unavailable,
+    transfer, peer_lost, timeout, cancelled, not_quiesced.
+    """
+
+def features() -> dict[str, str]:
+    """What this build holds: {"version", "compiler", "verbs": "yes"/"no: reason", "sanitize"}."""
+
+def drain_log() -> list[tuple[int, str]]:
+    """Waiting log lines of the core as (logging level, text)."""
+
+def log_fd() -> int:
+    """Readable while log lines wait."""
+
+# ---- kv: pure arithmetic -------------------------------------------------------------------
+
+class Geometry:
+    """Shape of one side. tensors: (kind 0..3, block_bytes, stride_bytes), in order of kind.
+
+    Kinds: 0 key, 1 value, 2 key scale, 3 value scale. tp_size 0: not declared.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        block_count: int,
+        tensors: Sequence[tuple[int, int, int]],
+        dtype: str = "",
+        tp_size: int = 1,
+        tp_rank: int = 0,
+    ) -> None: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def block_count(self) -> int: ...
+    @property
+    def tensors(self) -> list[tuple[int, int, int]]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def tp_size(self) -> int: ...
+    @property
+    def tp_rank(self) -> int: ...
+
+class Layout:
+    """A Geometry with addresses. bases, devices: layers * tensors entries, layer-major;
+    device -1 is host memory."""
+
+    def __init__(self, geometry: Geometry, bases: Sequence[int], devices: Sequence[int]) -> None: ...
+    @property
+    def geometry(self) -> Geometry: ...
+    @property
+    def regions(self) -> list[tuple[int, int, int]]:
+        """(base, bytes, device) per region."""
+
+def agree(prefill: Geometry, decode: Geometry) -> list[tuple[int, int, int]]:
+    """(src_offset, dst_offset, bytes) of a block per tensor; raises the layout_mismatch error."""
+
+def plan_extents(
+    prefill: Layout, decode: Layout, src: Any, dst: Any, first_layer: int, layer_count: int
+) -> list[tuple[int, int, int, int]]:
+    """For tests: every extent (src address, dst address, bytes, region) of a write."""
+
+# ---- engine --------------------------------------------------------------------------------
+
+class Transfer:
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Blocks (GIL released, signals honoured) until it ended or the time is up; True: ended.
+
+        Raises the transfer's error when it failed.
+        """
+    def done(self) -> bool: ...
+    def cancel(self) -> None: ...
+    def error(self) -> Exception | None: ...
+    def fileno(self) -> int: ...
+    @property
+    def stats(self) -> dict[str, int]:
+        """blocks, bytes, runs, submitted_ns, started_ns, finished_ns (CLOCK_MONOTONIC, 0: not yet)."""
+
+class Peer:
+    """A decode peer with an open link; from one of the open_* functions."""
+
+    def write(
+        self,
+        src: Any,
+        dst: Any,
+        first_layer: int,
+        layer_count: int,
+        tag: int,
+        timeout_s: float,
+    ) -> Transfer:
+        """src, dst: list, tuple, or buffer of int32/int64, 1-D. Raises before anything moves."""
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def transport(self) -> str: ...
+    def describe(self) -> str: ...
+    def failure(self) -> Exception | None: ...
+    def lose(self, why: str) -> None:
+        """Breaks the link: what is under way fails with PeerLost(why) once it is quiesced."""
+    def close(self, timeout_s: float) -> None: ...
+    def counters(self) -> dict[str, int]:
+        """transfers_done, transfers_failed, blocks_written, bytes_written, runs_written, queued,
+        posts, work_requests, completions."""
+
+class Ticket:
+    link_id: int
+    token: bytes
+
+class Engine:
+    def __init__(self, layout: Layout) -> None: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def layout(self) -> Layout: ...
+    def close(self, timeout_s: float) -> None: ...
+
+    # decode
+    def listen(self, address: str, port: int) -> int:
+        """Opens the data port on a numeric address; returns the port."""
+    def end_link(self, link_id: int, why: str) -> None: ...
+    def end_epoch(self, epoch: int, why: str) -> None:
+        """Ends all links of one peer; on return nothing of them can land here any more."""
+    def inbound_links(self) -> list[tuple[int, str, str, int, bool]]:
+        """(link_id, transport, origin name, origin epoch, is_open)."""
+    def take_notices(self) -> list[tuple[int, str, int]]:
+        """(tag, origin name, origin epoch), oldest first; never blocks."""
+    def wait_notices(self, tag: int, count: int, timeout_s: float) -> int:
+        """Takes `count` notices of `tag` when they are there and returns count; else how many
+        were there at the deadline (none taken). Raises ValueError when the engine is closed."""
+    def notice_fd(self) -> int: ...
+
+class RemoteEnd:
+    """What the handshake told about the decode end; see transport/remote_end.h."""
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        data_port: int,
+        epoch: int,
+        link_id: int,
+        token: bytes,
+        geometry: Geometry,
+        bases: Sequence[int],
+        timeout_s: float,
+    ) -> None: ...
+
+# Each transport: accept_* on decode, open_* on prefill. All raise the "unavailable" error with one
+# sentence when the transport cannot be used, the "handshake" error when opening fails.
+
+def tcp_accept(engine: Engine, origin: str, epoch: int, prefill: Geometry, streams: int) -> Ticket: ...
+def tcp_open(engine: Engine, remote: RemoteEnd, streams: int) -> Peer: ...
+
+def cma_offer(engine: Engine) -> dict[str, Any]:
+    """{"pid": int, "boot_id": str, "pid_namespace": int, "probe_address": int, "probe_nonce": bytes}."""
+
+def cma_accept(engine: Engine, origin: str, epoch: int, prefill: Geometry) -> Ticket: ...
+def cma_open(engine: Engine, remote: RemoteEnd, offer: dict[str, Any]) -> Peer: ...
+
+def loopback_accept(engine: Engine, origin: str, epoch: int, prefill: Geometry) -> Ticket: ...
+def loopback_open(engine: Engine, remote: RemoteEnd) -> Peer: ...
+
+class LoopbackFaults:
+    """What loopback links of this process do wrong, from now on; for tests."""
+
+    def drop(self, transfers: int) -> None:
+        """The next transfers never complete by themselves."""
+    def delay(self, seconds: float) -> None:
+        """Every later transfer takes this much longer."""
+    def cut(self, after_bytes: int) -> None:
+        """Links break once they moved this many more bytes."""
+    def clear(self) -> None: ...
+
+def loopback_faults() -> LoopbackFaults: ...
+
+# ---- rdma ----------------------------------------------------------------------------------
+
+def rdma_devices() -> list[dict[str, Any]]:
+    """Every port of every device: {"nic": str, "port": int, "state": str, "link_layer": str,
+    "mtu": int, "lid": int, "netdev": str, "rate_gbps": float, "pci": str,
+    "gids": [{"index": int, "gid": bytes, "type": "RoCE v2" | "RoCE v1" | "IB", "text": str}]}.
+
+    Raises the "unavailable" error when libibverbs cannot be opened.
+    """
+
+class RdmaRail:
+    """One NIC port with the engine's regions registered on it, once, whatever the number of peers."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        nic: str,
+        gid_index: int,
+        ib_timeout: int,
+        relaxed_ordering: bool,
+        remote_read: bool,
+    ) -> None:
+        """gid_index -1: automatic. remote_read: this side's peers flush by reading.
+        Raises ValueError (unknown NIC or GID index; names those that exist), the "unavailable"
+        error (no active port) or the "registration" error."""
+    @property
+    def nic(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def gid(self) -> bytes: ...
+    @property
+    def gid_index(self) -> int: ...
+    @property
+    def gid_reason(self) -> str:
+        """Why this GID, in one sentence."""
+    @property
+    def lid(self) -> int: ...
+    @property
+    def mtu(self) -> int:
+        """Bytes: 256..4096."""
+    @property
+    def link_layer(self) -> str: ...
+    @property
+    def rkeys(self) -> list[int]:
+        """One per region."""
+    @property
+    def registered_bytes(self) -> int: ...
+    def describe(self) -> str: ...
+
+class RdmaEndpoint:
+    """One side's queue pairs."""
+
+    def __init__(
+        self, gid: bytes, lid: int, mtu: int, link_layer: str, qps: Sequence[tuple[int, int]]
+    ) -> None:
+        """qps: (queue pair number, first packet sequence number)."""
+    @property
+    def gid(self) -> bytes: ...
+    @property
+    def lid(self) -> int: ...
+    @property
+    def mtu(self) -> int: ...
+    @property
+    def link_layer(self) -> str: ...
+    @property
+    def qps(self) -> list[tuple[int, int]]: ...
+
+def rdma_accept(
+    engine: Engine, rail: RdmaRail, origin: str, epoch: int, prefill: Geometry, remote: RdmaEndpoint
+) -> tuple[Ticket, RdmaEndpoint]:
+    """Makes this side's queue pairs, connects them to `remote` and waits for the link's stream."""
+
+class RdmaConnector:
+    """Prefill's half-open link: queue pairs that are not connected yet."""
+
+    def __init__(self, engine: Engine, rail: RdmaRail, qps: int) -> None: ...
+    @property
+    def endpoint(self) -> RdmaEndpoint: ...
+    def connect(
+        self, remote: RemoteEnd, endpoint: RdmaEndpoint, rkeys: Sequence[int], flush: bool
+    ) -> Peer:
+        """flush: read back the last block of each region before the notice."""
+

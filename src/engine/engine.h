@@ -1,0 +1,55 @@
+// What one communicator owns: its thread, its layout, its peers and its data port.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/reactor.h"
+#include "engine/notices.h"
+#include "engine/peer.h"
+#include "kv/layout.h"
+#include "transport/link.h"
+#include "transport/remote_end.h"
+#include "transport/stream/acceptor.h"
+
+namespace rdma_kv::engine {
+
+// Safe from any thread. Knows no kind of transport: links and inbound ends are handed to it by the
+// factories of transport/<name>/, which bindings/<name>_py.cc calls.
+class Engine {
+ public:
+  explicit Engine(kv::Layout layout);
+  ~Engine();
+
+  std::uint64_t epoch() const noexcept { return epoch_; }  // random, never 0
+  const kv::Layout& layout() const noexcept { return layout_; }
+  Reactor& reactor() noexcept { return reactor_; }
+  Notices& notices() noexcept { return notices_; }
+
+  // Opens the data port (decode). Returns it. Throws Error(kConfig).
+  std::uint16_t listen(const std::string& address, std::uint16_t port);
+  // The data port's acceptor; throws Error(kValue) before listen().
+  transport::stream::Acceptor& acceptor();
+
+  // Takes a link over (prefill).
+  std::shared_ptr<Peer> add_peer(const transport::RemoteEnd& remote,
+                                 std::unique_ptr<transport::Link> link);
+
+  // Ends everything, waiting for transfers under way until `deadline`. Idempotent.
+  void close(Nanos deadline) noexcept;
+
+ private:
+  const std::uint64_t epoch_;
+  const kv::Layout layout_;
+  Notices notices_;
+  Reactor reactor_;
+  std::mutex mutex_;
+  std::vector<std::weak_ptr<Peer>> peers_;
+  std::unique_ptr<transport::stream::Acceptor> acceptor_;  // goes before the reactor
+  bool is_closed_ = false;
+};
+
+}  // namespace rdma_kv::engine

@@ -1,0 +1,69 @@
+// One write_cache call, from its submission to its end.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "kv/plan.h"
+#include "transport/link.h"
+
+namespace rdma_kv::engine {
+
+class Peer;
+
+enum class State : std::uint8_t { kQueued, kMoving, kStopping, kDone, kFailed };
+
+struct TransferStats {
+  std::uint64_t blocks = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t runs = 0;
+  Nanos submitted = 0;
+  Nanos started = 0;   // first post, 0: never
+  Nanos finished = 0;  // 0: not yet
+};
+
+// Shared by the caller, who waits for it, and the peer, which moves it. The outcome is written once.
+class Transfer : public std::enable_shared_from_this<Transfer> {
+ public:
+  Transfer(std::shared_ptr<Peer> peer, std::unique_ptr<kv::Plan> plan);
+  ~Transfer();
+
+  // Drives the path itself while it can, then sleeps. True when the transfer has ended, false at
+  // `deadline`. Throws nothing: see rethrow().
+  bool wait(Nanos deadline) noexcept;
+  bool is_done() const noexcept { return is_finished_.load(std::memory_order_acquire); }
+  void rethrow() const;  // throws the Error it failed with; nothing when it succeeded or is not done
+  std::optional<Error> error() const;
+  void cancel() noexcept;  // asks; the outcome says whether it came in time
+  int done_fd();           // readable once it has ended; made on the first call
+  TransferStats stats() const noexcept;
+
+ private:
+  friend class Peer;
+  void finish(std::optional<Error> error) noexcept;  // once, by the peer
+
+  std::shared_ptr<Peer> peer_;
+  std::unique_ptr<kv::Plan> plan_;
+  // Under the peer's lock until finished.
+  transport::Write write_;
+  State state_ = State::kQueued;
+  Nanos deadline_ = kNever;
+  Nanos stop_deadline_ = kNever;       // when an abandoned write must have stopped
+  std::optional<Error> stop_cause_;    // why it was abandoned
+  TransferStats stats_;
+
+  std::atomic<bool> is_finished_{false};
+  mutable std::mutex outcome_mutex_;
+  std::condition_variable ended_;
+  std::optional<Error> error_;
+  std::optional<EventFd> done_fd_;
+};
+
+}  // namespace rdma_kv::engine

@@ -1,0 +1,161 @@
+#include "kv/plan.h"
+
+#include <string>
+
+#include "base/error.h"
+
+namespace rdma_kv::kv {
+namespace {
+
+[[noreturn]] void bad_id(const char* side, std::size_t index, std::int64_t id,
+                         std::uint64_t blocks) {
+  throw Error(Errc::kValue, join(side, " block id at index ", index, " is ", id, "; must be 0..",
+                                 blocks - 1, "; nothing was written"));
+}
+
+template <class Id>
+bool in_range(Id id, std::uint64_t blocks) noexcept {
+  // A negative id becomes huge: one comparison finds both kinds.
+  return static_cast<std::uint64_t>(static_cast<std::int64_t>(id)) < blocks;
+}
+
+void check_layers(LayerRange layers, const Mapping& mapping) {
+  const std::uint64_t end = std::uint64_t{layers.first} + layers.count;
+  if (layers.count > 0 && end <= mapping.layers()) return;
+  throw Error(Errc::kValue, join("layers ", layers.first, "..", end, " (exclusive) are out of range; "
+                                 "there are ", mapping.layers(), " layers"));
+}
+
+}  // namespace
+
+void Plan::clear() noexcept {
+  runs_.clear();
+  layers_ = {0, 0};
+  blocks_ = 0;
+  bytes_ = 0;
+}
+
+template <class Src, class Dst>
+void Plan::check_and_join(std::span<const Src> src, std::span<const Dst> dst,
+                          const Mapping& mapping) {
+  const std::uint64_t src_blocks = mapping.src_blocks();
+  const std::uint64_t dst_blocks = mapping.dst_blocks();
+  if (seen_.size() * 64 < dst_blocks) seen_.resize((dst_blocks + 63) / 64);
+  runs_.reserve(src.size());
+  std::size_t i = 0;
+  bool twice = false;
+  for (; i < src.size(); ++i) {
+    if (!in_range(src[i], src_blocks) || !in_range(dst[i], dst_blocks)) break;
+    const auto s = static_cast<std::uint32_t>(src[i]);
+    const auto d = static_cast<std::uint32_t>(dst[i]);
+    const std::uint64_t bit = std::uint64_t{1} << (d % 64);
+    if ((seen_[d / 64] & bit) != 0) {
+      twice = true;
+      break;
+    }
+    seen_[d / 64] |= bit;
+    if (!runs_.empty()) {
+      Run& last = runs_.back();
+      if (last.src_block + last.count == s && last.dst_block + last.count == d) {
+        ++last.count;
+        continue;
+      }
+    }
+    runs_.push_back({s, d, 1});
+  }
+  for (std::size_t j = 0; j < i; ++j) seen_[static_cast<std::uint32_t>(dst[j]) / 64] = 0;
+  if (i == src.size()) return;
+  clear();
+  if (twice) {
+    throw Error(Errc::kValue, join("remote block id ", dst[i], " at index ", i,
+                                   " comes twice; each destination may be written once in a "
+                                   "transfer; nothing was written"));
+  }
+  if (!in_range(src[i], src_blocks)) bad_id("local", i, src[i], src_blocks);
+  bad_id("remote", i, dst[i], dst_blocks);
+}
+
+void Plan::assign(const Mapping& mapping, BlockIds src, BlockIds dst, LayerRange layers) {
+  clear();
+  check_layers(layers, mapping);
+  std::visit(
+      [&](auto s, auto d) {
+        if (s.size() != d.size()) {
+          throw Error(Errc::kValue, join(s.size(), " local block ids but ", d.size(),
+                                         " remote ones; each local block needs its destination; "
+                                         "nothing was written"));
+        }
+        check_and_join(s, d, mapping);
+        blocks_ = s.size();
+      },
+      src, dst);
+  layers_ = layers;
+  bytes_ = blocks_ * layers.count * mapping.bytes_per_layer();
+}
+
+bool Plan::assign_received(const Mapping& mapping, std::span<const Run> runs, LayerRange layers) {
+  clear();
+  if (std::uint64_t{layers.first} + layers.count > mapping.layers()) return false;
+  for (const Run& run : runs) {
+    if (run.count == 0 || std::uint64_t{run.dst_block} + run.count > mapping.dst_blocks()) {
+      clear();
+      return false;
+    }
+    runs_.push_back({0, run.dst_block, run.count});
+    blocks_ += run.count;
+    if (blocks_ > mapping.dst_blocks()) {  // some destination comes twice
+      clear();
+      return false;
+    }
+  }
+  layers_ = layers;
+  bytes_ = blocks_ * layers.count * mapping.bytes_per_layer();
+  return true;
+}
+
+Cursor::Cursor(const Plan& plan, const Mapping& mapping) noexcept
+    : mapping_(&mapping),
+      runs_(plan.runs().data()),
+      run_count_(plan.runs().size()),
+      layer_(plan.layers().first),
+      layer_end_(plan.empty() ? layer_ : layer_ + plan.layers().count) {}
+
+void Cursor::advance_region() noexcept {
+  run_ = 0;
+  block_in_run_ = 0;
+  if (++tensor_ < mapping_->tensors()) return;
+  tensor_ = 0;
+  ++layer_;
+}
+
+std::size_t Cursor::next(Extent* out, std::size_t most) noexcept {
+  std::size_t made = 0;
+  while (made < most && !at_end()) {
+    const std::uint32_t region = layer_ * mapping_->tensors() + tensor_;
+    const Walk walk = mapping_->walk(tensor_);
+    const std::uint64_t src_base = mapping_->src_base(region) + walk.src_offset;
+    const std::uint64_t dst_base = mapping_->dst_base(region) + walk.dst_offset;
+    while (made < most && run_ < run_count_) {
+      const Run& run = runs_[run_];
+      const std::uint64_t src = src_base + std::uint64_t{run.src_block} * walk.src_stride;
+      const std::uint64_t dst = dst_base + std::uint64_t{run.dst_block} * walk.dst_stride;
+      if (walk.is_dense) {
+        out[made++] = {src, dst, run.count * walk.bytes, region};
+        ++run_;
+        continue;
+      }
+      while (made < most && block_in_run_ < run.count) {
+        out[made++] = {src + block_in_run_ * walk.src_stride, dst + block_in_run_ * walk.dst_stride,
+                       walk.bytes, region};
+        ++block_in_run_;
+      }
+      if (block_in_run_ < run.count) break;
+      block_in_run_ = 0;
+      ++run_;
+    }
+    if (run_ == run_count_) advance_region();
+  }
+  return made;
+}
+
+}  // namespace rdma_kv::kv

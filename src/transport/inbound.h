@@ -1,0 +1,35 @@
+// The receiving end of the seam: what a peer's link may do to this side.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "transport/remote_end.h"
+
+namespace rdma_kv::transport {
+
+// Who writes to us over one link.
+struct Origin {
+  std::string name;         // address of the peer, for messages and notices
+  std::uint64_t epoch = 0;  // of the peer
+};
+
+// Takes notices in. Called on the reactor's thread; must not block.
+class NoticeSink {
+ public:
+  virtual ~NoticeSink() = default;
+  virtual void deliver(const Origin& origin, std::uint32_t tag) noexcept = 0;
+};
+
+// One link that a peer opened, or may still open, into this side. Lives on the reactor's thread.
+class Inbound {
+ public:
+  virtual ~Inbound() = default;
+
+  // Ends the link: when it returns, nothing of it can land here any more.
+  virtual void end(const std::string& why) noexcept = 0;
+  virtual bool is_ended() const noexcept = 0;
+  virtual const char* transport() const noexcept = 0;
+};
+
+}  // namespace rdma_kv::transport

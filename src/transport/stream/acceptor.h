@@ -1,0 +1,69 @@
+// The data port: where peers' streams come in, show their token and are handed to their link.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/reactor.h"
+#include "transport/inbound.h"
+#include "transport/remote_end.h"
+
+namespace rdma_kv::transport::stream {
+
+// An Inbound whose life hangs on streams. All calls come on the reactor's thread.
+class StreamInbound : public Inbound {
+ public:
+  // A stream of this link showed its token and was welcomed; `index` of `count` as it said.
+  // The descriptor is now the link's. Returns false to refuse it (the stream is closed then).
+  virtual bool attach(UniqueFd stream, std::uint16_t index, std::uint16_t count) noexcept = 0;
+};
+
+// Serves links whose bytes travel another way: takes notices to the sink, answers END after
+// calling `end_path`, and ends itself (calling `end_path` too) when the stream closes.
+// `end_path` must make sure that nothing of the link can land any more (destroy queue pairs, ...).
+std::unique_ptr<StreamInbound> make_side_inbound(Reactor& reactor, NoticeSink& sink, Origin origin,
+                                                 const char* transport,
+                                                 std::function<void()> end_path);
+
+// What the handshake hands to the peer, so that its streams are let in.
+struct Ticket {
+  std::uint64_t link_id = 0;
+  Token token{};
+};
+
+struct InboundInfo {
+  std::uint64_t link_id;
+  std::string transport;
+  Origin origin;
+  bool is_open;  // its streams have come
+};
+
+class Acceptor {
+ public:
+  // Listens on a numeric address; port 0 picks one. Throws Error(kConfig) naming address and port.
+  Acceptor(Reactor& reactor, const std::string& address, std::uint16_t port);
+  ~Acceptor();  // ends every link
+  std::uint16_t port() const noexcept;
+  void set_epoch(std::uint64_t epoch) noexcept;  // told to peers in the welcome
+
+  // Makes room for one link of `streams` streams (1..64), which must come within `ttl`.
+  // Any thread. The token lets in each stream index once and is then worthless.
+  Ticket expect(std::unique_ptr<StreamInbound> inbound, Origin origin, std::uint16_t streams,
+                Nanos ttl);
+
+  // Ends one link, or all of a peer's: when it returns nothing of it can land. Any thread.
+  void end(std::uint64_t link_id, const std::string& why);
+  void end_epoch(std::uint64_t epoch, const std::string& why);
+  std::vector<InboundInfo> links();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rdma_kv::transport::stream
