@@ -55,7 +55,7 @@ Io Inbox::fill(int fd) noexcept {
   }
 }
 
-Inbox::Next Inbox::next(Frame& out) noexcept {
+Inbox::Next Inbox::peek(Frame& out) const noexcept {
   const Bytes waiting(bytes_.data() + begin_, end_ - begin_);
   if (waiting.size() < kHeaderBytes) return Next::kNeedMore;
   const auto header = decode_header(waiting);
@@ -63,8 +63,18 @@ Inbox::Next Inbox::next(Frame& out) noexcept {
   const std::size_t whole = kHeaderBytes + header->body_bytes;
   if (waiting.size() < whole) return Next::kNeedMore;
   out = {*header, waiting.subspan(kHeaderBytes, header->body_bytes)};
-  begin_ += whole;
   return Next::kFrame;
+}
+
+Inbox::Next Inbox::next(Frame& out) noexcept {
+  const Next found = peek(out);
+  if (found == Next::kFrame) begin_ += kHeaderBytes + out.body.size();
+  return found;
+}
+
+bool Inbox::has_frame() const noexcept {
+  Frame frame{};
+  return peek(frame) != Next::kNeedMore;
 }
 
 }  // namespace rdma_kv::transport::stream

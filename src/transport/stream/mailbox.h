@@ -47,8 +47,11 @@ class Inbox {
   // One read. A socket that has more is still readable.
   [[nodiscard]] Io fill(int fd) noexcept;
   [[nodiscard]] Next next(Frame& out) noexcept;
+  bool has_frame() const noexcept;  // or nonsense: next() has something to say without a fill()
 
  private:
+  Next peek(Frame& out) const noexcept;
+
   std::array<std::uint8_t, 4096> bytes_;
   std::size_t begin_ = 0;
   std::size_t end_ = 0;

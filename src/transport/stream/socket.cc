@@ -159,4 +159,17 @@ bool wait_for(int fd, short events, Nanos deadline) noexcept {
 
 bool is_reset(int err) noexcept { return err == ECONNRESET || err == EPIPE; }
 
+std::string lost_text(const char* call, int err, const std::string& path) {
+  const char* const remedy =
+      is_reset(err) ? "the peer's process ended, or it ended this link: its log says why"
+                    : "the peer's host or process no longer answers: is it up, is it stopped, and "
+                      "is the network between the two addresses whole?";
+  return join(call, ": ", reason(err), ", on stream ", path, "; ", remedy);
+}
+
+std::string closed_text(const std::string& path) {
+  return join("recv: end of stream on ", path,
+              "; the peer's process ended, or it ended this link: its log says why");
+}
+
 }  // namespace rdma_kv::transport::stream

@@ -51,4 +51,8 @@ bool wait_for(int fd, short events, Nanos deadline) noexcept;
 // connection, or answered with a reset because it had closed. A timeout proves no such thing.
 bool is_reset(int err) noexcept;
 
+// How a stream was lost, for Failure and log: the call, the reason, both ends, what to look at.
+std::string lost_text(const char* call, int err, const std::string& path);
+std::string closed_text(const std::string& path);
+
 }  // namespace rdma_kv::transport::stream
