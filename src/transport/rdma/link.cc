@@ -65,9 +65,8 @@ RdmaLink::~RdmaLink() {
 
 Post RdmaLink::post(Write& write) noexcept {
   if (is_broken()) return Post::kBroken;
-  if (!write.is_begun) {
-    write.is_begun = true;
-    write.state = 0;
+  if (write.state == 0) {
+    write.state = kBegun;
     posting_ = &write;
     noticed_ = 0;
     chain_.forget();
@@ -169,7 +168,7 @@ bool RdmaLink::others_have_room(const SendLane& lane) const noexcept {
 
 void RdmaLink::abandon(Write& write) noexcept {
   if ((write.state & kAllPosted) != 0 || is_broken()) return;  // too late, or all ends anyway
-  if (write.is_begun && ((write.state & kNoticeBegun) != 0 || rest_ != nullptr)) {
+  if (posting_ == &write && ((write.state & kNoticeBegun) != 0 || rest_ != nullptr)) {
     // Half a notice or half a chain cannot be taken back, and its end will not be posted.
     break_off({Errc::kCancelled, "a write was stopped while its last part was being posted"});
     return;

@@ -53,6 +53,7 @@ class RdmaLink : public Link {
     kAllPosted = 1,    // nothing of it is left to post
     kNoticeBegun = 2,  // some queue pair may have its notice: it must go out on all
     kFailed = 4,       // a chain of it completed with an error
+    kBegun = 8,
   };
 
   // All of them return kPosted when they got through.
