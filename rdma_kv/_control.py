@@ -57,6 +57,10 @@ class ControlLoop:
         """Starts the thread; what was watched before is polled from now on."""
         self._thread.start()
 
+    def discard(self) -> None:
+        """Instead of start(), when something else could not be made."""
+        os.close(self._wake)
+
     # ---- any thread
 
     def post(self, task: Callable[[], None]) -> bool:

@@ -24,6 +24,7 @@ MOST_RAILS = 16
 MOST_QUEUE_PAIRS = 64
 MOST_STREAMS = 64
 MOST_VERIFIED_BLOCKS = 8192
+MOST_SENTENCE = 1000
 
 # msgpack itself ends integers at 2**64 - 1.
 U64 = Annotated[int, Meta(ge=0)]
@@ -34,7 +35,7 @@ U16 = Annotated[int, Meta(ge=0, le=2**16 - 1)]
 Port = Annotated[int, Meta(ge=1, le=2**16 - 1)]
 Pid = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Meta(max_length=64)]
-Sentence = Annotated[str, Meta(max_length=1000)]
+Sentence = Annotated[str, Meta(max_length=MOST_SENTENCE)]
 Gid = Annotated[bytes, Meta(min_length=16, max_length=16)]
 
 # (kind, block_bytes, stride_bytes): 0 key, 1 value, 2 key scale, 3 value scale.
@@ -270,6 +271,11 @@ _from_prefill: msgspec.msgpack.Decoder[FromPrefill] = msgspec.msgpack.Decoder(Fr
 _from_decode: msgspec.msgpack.Decoder[FromDecode] = msgspec.msgpack.Decoder(FromDecode)
 
 _T = TypeVar("_T")
+
+
+def sentence(text: object) -> str:
+    """A text cut to what a field of a message may hold."""
+    return str(text)[:MOST_SENTENCE]
 
 
 def encode(message: Message) -> bytes:

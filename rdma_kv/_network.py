@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import ipaddress
-import operator
 import os
 import socket
 import struct
@@ -16,22 +15,6 @@ ALL_INTERFACES = "0.0.0.0"
 
 _SIOCGIFADDR = 0x8915  # linux/sockios.h
 _MOST_INTERFACE_NAME = 15
-
-
-def parse_port(port: str | int, *, zero_is_any: bool = False) -> int:
-    """The number of a port, from a string or a number.
-
-    Raises:
-        ValueError: It is not a number, or outside of what a port can be.
-    """
-    lowest = 0 if zero_is_any else 1
-    try:
-        number = int(port) if isinstance(port, str) else operator.index(port)
-    except (TypeError, ValueError):
-        raise ValueError(f"port is {port!r}; must be a number from {lowest} to 65535") from None
-    if not lowest <= number <= 65535:
-        raise ValueError(f"port is {number}; must be from {lowest} to 65535")
-    return number
 
 
 def resolve(host: str, port: int) -> str:
