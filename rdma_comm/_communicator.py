@@ -8,8 +8,8 @@ from typing import Any, overload
 from rdma_comm._generations import Arguments, parse
 from rdma_comm._status import ConnectStatus
 from rdma_kv import RDMACommunicator as Native
-from rdma_kv import RdmaKvError, TransferTimeout
 from rdma_kv._arguments import whole
+from rdma_kv._errors import HandshakeTimeout, RdmaKvError, TransferTimeout
 
 _logger = logging.getLogger("rdma_kv")
 
@@ -85,9 +85,7 @@ class RDMACommunicator:
         except _BAD_ARGUMENTS as error:
             return self._failed_to_connect(ConnectStatus.BAD_PARAMETERS, dst_ip, dst_port, error)
         except _FAILURES as error:
-            is_timeout = isinstance(error, (TransferTimeout, TimeoutError)) or isinstance(
-                error.__cause__, TimeoutError
-            )
+            is_timeout = isinstance(error, (HandshakeTimeout, TransferTimeout, TimeoutError))
             status = ConnectStatus.TIMEOUT if is_timeout else ConnectStatus.ERROR
             return self._failed_to_connect(status, dst_ip, dst_port, error)
         return ConnectStatus.CONNECTED
