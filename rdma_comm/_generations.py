@@ -89,5 +89,12 @@ def parse(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
 
 def _order_of(args: Sequence[Any]) -> tuple[str, ...]:
     """What the positions mean: the eighth is a number in one generation, a list in the other."""
-    is_second = len(args) > len(_FIRST) and isinstance(args[len(_FIRST)], numbers.Integral)
-    return (*_FIRST, *_TP) if is_second else (*_FIRST, *_SCALES, *_TP)
+    eighth = args[len(_FIRST)] if len(args) > len(_FIRST) else None
+    if isinstance(eighth, numbers.Integral):
+        return (*_FIRST, *_TP)
+    if eighth is None or (hasattr(eighth, "__len__") and not isinstance(eighth, str)):
+        return (*_FIRST, *_SCALES, *_TP)
+    raise TypeError(
+        f"the eighth argument of RDMACommunicator is {eighth!r}; give prefill_tp_size as a whole "
+        "number, or key_scale_ptrs as a list"
+    )

@@ -21,5 +21,8 @@ class ConnectStatus(enum.IntEnum):
         return self == ConnectStatus.CONNECTED
 
     # Callers put it in their log lines; what IntEnum prints there depends on Python's version.
-    __str__ = int.__repr__
-    __format__ = int.__format__
+    def __str__(self) -> str:
+        return str(int(self))
+
+    def __format__(self, format_spec: str) -> str:
+        return format(int(self), format_spec)

@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,13 +28,6 @@ def logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
         handler.close()
 
 
-@pytest.fixture
-def stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    return stream
-
-
 def test_without_settings_nothing_is_added(logger: logging.Logger) -> None:
     level = logger.level
 
@@ -46,17 +38,17 @@ def test_without_settings_nothing_is_added(logger: logging.Logger) -> None:
 
 
 def test_debug_speaks_on_standard_error_where_nobody_listens(
-    logger: logging.Logger, stderr: io.StringIO
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup(Config(debug=True))
 
     logger.debug("one transfer")
 
-    assert "one transfer" in stderr.getvalue()
+    assert "one transfer" in capsys.readouterr().err
 
 
 def test_debug_leaves_the_output_to_an_application_that_configured_it(
-    logger: logging.Logger, stderr: io.StringIO
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heard = io.StringIO()
     logger.parent = logging.Logger("root")
@@ -66,7 +58,7 @@ def test_debug_leaves_the_output_to_an_application_that_configured_it(
     logger.debug("one transfer")
 
     assert heard.getvalue() == "one transfer\n"
-    assert stderr.getvalue() == ""
+    assert capsys.readouterr().err == ""
 
 
 def test_the_debug_file_gets_everything(logger: logging.Logger, tmp_path: Path) -> None:
@@ -103,7 +95,7 @@ def test_an_error_file_alone_does_not_make_it_talk_more(
 
 
 def test_a_second_communicator_doubles_no_line(
-    logger: logging.Logger, tmp_path: Path, stderr: io.StringIO
+    logger: logging.Logger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "debug.log"
     config = Config(debug=True, debug_file=str(path))
@@ -113,11 +105,11 @@ def test_a_second_communicator_doubles_no_line(
     logger.info("one peer")
 
     assert path.read_text().count("one peer") == 1
-    assert stderr.getvalue().count("one peer") == 1
+    assert capsys.readouterr().err.count("one peer") == 1
 
 
 def test_standard_error_and_a_file_both_get_the_line(
-    logger: logging.Logger, tmp_path: Path, stderr: io.StringIO
+    logger: logging.Logger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "debug.log"
 
@@ -126,7 +118,7 @@ def test_standard_error_and_a_file_both_get_the_line(
     logger.info("one peer")
 
     assert "one peer" in path.read_text()
-    assert "one peer" in stderr.getvalue()
+    assert "one peer" in capsys.readouterr().err
 
 
 def test_file_names_hold_host_and_process(logger: logging.Logger, tmp_path: Path) -> None:
