@@ -65,6 +65,7 @@ void Notices::close() noexcept {
   const std::lock_guard lock(mutex_);
   is_closed_ = true;
   arrived_.notify_all();
+  ready_.signal();  // who waits for the descriptor has to hear of it too
 }
 
 bool Notices::is_closed() const noexcept {
