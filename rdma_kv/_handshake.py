@@ -363,6 +363,9 @@ class _Handshake:
     def _stop_monitor(self) -> None:
         if self._socket is not None and self._monitor is not None:
             self._socket.disable_monitor()
+            # Not left to the garbage collector: an error that somebody keeps holds a frame that
+            # holds it, and closing the context would wait for it for ever.
+            self._monitor.close(linger=0)
             self._monitor = None
 
     def _say(self, what: str) -> str:

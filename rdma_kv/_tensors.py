@@ -7,7 +7,7 @@ refusal leaves everything as it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rdma_kv._arguments import Role, whole
@@ -36,7 +36,7 @@ class Cache:
     tp_rank: int
     bases: tuple[int, ...]
     devices: tuple[int, ...]
-    owners: tuple[object, ...]
+    owners: tuple[object, ...] = field(repr=False)
 
     def layout(self) -> Layout:
         """The same for the core, which borrows the memory: keep this object as long as that."""
