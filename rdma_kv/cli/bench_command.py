@@ -9,8 +9,8 @@ import typer
 
 from rdma_kv import RdmaKvError
 from rdma_kv.cli.bench import host
-from rdma_kv.cli.bench.pair import BenchError
 from rdma_kv.cli.bench.machine import machine_line
+from rdma_kv.cli.bench.pair import BenchError
 from rdma_kv.cli.console import BAD_USAGE, INTERRUPTED, errors, fail
 
 

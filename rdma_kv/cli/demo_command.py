@@ -110,7 +110,7 @@ def checked_address(role: Role | None, port: str, peer: str) -> tuple[str, str]:
         raise DemoError(f"--port {port}: only --role decode listens on a port of your choice")
     host, _, peer_port = peer.rpartition(":")
     if role is Role.PREFILL and not (host and peer_port.isdigit()):
-        raise DemoError(f"--peer {peer!r}: --role prefill needs the HOST:PORT where decode listens")
+        raise DemoError(f"--peer {peer or 'missing'}: --role prefill needs decode's HOST:PORT")
     return host.strip("[]"), peer_port
 
 

@@ -43,8 +43,7 @@ def iperf3_gb_per_s(write_bytes: int) -> float | None:
             if server.poll() is not None:
                 return None
         client = subprocess.run(
-            [program, "-c", "127.0.0.1", "-p", port, "-J"]
-            + ["-t", str(IPERF3_SECONDS), "-l", str(write_bytes)],
+            f"{program} -c 127.0.0.1 -p {port} -J -t {IPERF3_SECONDS} -l {write_bytes}".split(),
             capture_output=True,
             text=True,
             timeout=IPERF3_SECONDS + 20,

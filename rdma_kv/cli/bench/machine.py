@@ -13,8 +13,9 @@ from rdma_kv import _core
 def machine_line() -> str:
     features = _core.features()
     load = " ".join(f"{x:.2f}" for x in os.getloadavg())
+    cores = len(os.sched_getaffinity(0))
     return (
-        f"rdma_kv {features['version']} ({_commit()}), {_cpu()}, {len(os.sched_getaffinity(0))} cores, "
+        f"rdma_kv {features['version']} ({_commit()}), {_cpu()}, {cores} cores, "
         f"{platform.system()} {platform.release()}, {features['compiler']}, load {load}"
     )
 

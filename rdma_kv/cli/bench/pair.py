@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-from rdma_kv import Config, RdmaKvError, RDMACommunicator
+from rdma_kv import Config, RDMACommunicator, RdmaKvError
 
 from .work import POOL_BLOCKS, Bytes, Work, checksums
 

@@ -9,7 +9,6 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,7 +59,8 @@ class Child:
             text=True,
             errors="replace",
         )
-        assert self._process.stdout and self._process.stderr
+        assert self._process.stdout
+        assert self._process.stderr
         errors = threading.Thread(target=self._keep, args=(self._process.stderr,), daemon=True)
         errors.start()
         threading.Thread(
@@ -146,32 +146,39 @@ class Conductor:
             return self._inbox.get(timeout=patience_s)
         except queue.Empty:
             if self._failures:
-                raise DemoError("\n".join(self._failures.values())) from None
+                raise self._failure() from None
             roles = " and ".join(self._children)
             raise DemoError(f"no word from {roles} for {patience_s:g} s: ended them") from None
 
     def _note_failure(self, message: Message, has_result: bool) -> None:
         role = message.role
         if message.event == "failed":
-            self._failures[role] = f"{role} failed: {message.fields['text']}"
+            self._failures[role] = f"failed: {message.fields['text']}"
         elif message.event == "ended" and not has_result and role not in self._failures:
             lines = "\n".join(f"  {line}" for line in self._children[role].last_lines)
-            self._failures[role] = (
-                f"{role} ended with status {message.fields['status']} and no result"
-                + (f"; its last lines:\n{lines}" if lines else "")
+            self._failures[role] = f"ended with status {message.fields['status']} and no result" + (
+                f"; its last lines:\n{lines}" if lines else ""
             )
         if len(self._failures) == len(self._children):
-            raise DemoError("\n".join(self._failures.values()))
+            raise self._failure()
+
+    def _failure(self) -> DemoError:
+        """All failures; sides that fail alike (a setting, say) are named together."""
+        alike: dict[str, list[str]] = {}
+        for role, text in self._failures.items():
+            alike.setdefault(text, []).append(role)
+        return DemoError("\n".join(f"{' and '.join(who)} {text}" for text, who in alike.items()))
 
 
 def run_locally(settings: Settings, show: Emit) -> dict[str, Fields]:
     """Prefill and decode side by side, then the reference alone (a replay needs none)."""
-    conductor = Conductor(settings, show)
-    began = time.monotonic()
-    with conductor.children("decode", "prefill"):
-        results = conductor.results()
+    results = _run(("decode", "prefill"), settings, show)
     if not settings.replay:
-        with conductor.children("reference"):
-            results |= conductor.results()
-    results["all"] = {"wall_s": time.monotonic() - began}
+        results |= _run(("reference",), settings, show)
     return results
+
+
+def _run(roles: tuple[str, ...], settings: Settings, show: Emit) -> dict[str, Fields]:
+    conductor = Conductor(settings, show)
+    with conductor.children(*roles):
+        return conductor.results()

@@ -56,6 +56,7 @@ def await_last_write(comm: RDMACommunicator, settings: Settings) -> None:
 
 def run_reference(settings: Settings, emit: Emit) -> Fields:
     """The third run, in one process, with no transfer: the tokens that are right."""
-    tokens = load_model(settings).reference()
-    emit("token", {"done": len(tokens), "of": settings.generate})
+    tokens = load_model(settings).reference(
+        lambda done: emit("token", {"done": done, "of": settings.generate})
+    )
     return {"tokens": tokens}

@@ -87,7 +87,7 @@ class Llama:
         return tokens
 
     @torch.no_grad()
-    def reference(self) -> list[int]:
+    def reference(self, on_token: Callable[[int], None]) -> list[int]:
         """The same generation by transformers alone, in one process: what is right."""
         out = self._model.generate(
             self._prompt,
@@ -95,8 +95,25 @@ class Llama:
             do_sample=False,
             max_new_tokens=self._settings.generate,
             min_new_tokens=self._settings.generate,
+            streamer=_TokenCounter(on_token),
         )
         return [int(t) for t in out[0, self._settings.prompt_tokens :]]
+
+
+class _TokenCounter:
+    """What generate() calls a streamer: it is put the prompt first, then each token."""
+
+    def __init__(self, on_token: Callable[[int], None]) -> None:
+        self._on_token = on_token
+        self._count = -1
+
+    def put(self, token: torch.Tensor) -> None:
+        self._count += 1
+        if self._count:
+            self._on_token(self._count)
+
+    def end(self) -> None:
+        """There is nothing to flush."""
 
 
 def _config(settings: Settings) -> LlamaConfig:

@@ -88,13 +88,14 @@ class LayerTimes:
 
 
 def layer_times(submitted: list[Submitted], computed_ns: int) -> list[LayerTimes]:
-    """computed_ns: when the model had its logits; transfers after that have nothing to hide behind."""
+    """computed_ns: when the model had its logits; from then on nothing hides a transfer."""
     ends = [s.ready_ns for s in submitted[1:]] + [computed_ns]
     times = []
     for one, compute_end_ns in zip(submitted, ends, strict=True):
         stats = one.transfer.stats
         transfer_ms = stats.total_us / 1e3
-        hidden_ms = max(0.0, min(one.finished_ns, computed_ns) - one.called_ns) / 1e6
+        before_end_ms = max(0.0, (computed_ns - one.called_ns) / 1e6)
+        hidden_ms = min(transfer_ms, before_end_ms)
         times.append(
             LayerTimes(
                 layer=one.layer,

@@ -34,10 +34,12 @@ class Bars:
             what, total = totals[role]
             if settings.replay and role == "decode":
                 what, total = "compares, result", 1
-            self._bars[role] = progress.add_task(f"{role:<9} {what}", total=total)
+            self._bars[role] = progress.add_task(f"{role:<9} {what}", total=total, start=False)
 
     def show(self, name: str, fields: Fields) -> None:
         role, event = name.split()
+        if role in self._bars:  # its clock starts when its process first says something
+            self._progress.start_task(self._bars[role])
         if event in ("layer", "token"):
             self._progress.update(self._bars[role], completed=fields["done"], total=fields["of"])
         elif event == "result" and "differing" in fields:

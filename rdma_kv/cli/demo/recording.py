@@ -40,9 +40,7 @@ class Recording:
         except OSError as error:
             raise DemoError(f"--replay {path}: {error.strerror or error}") from error
         except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise DemoError(
-                f"--replay {path}: not a recording ({error}); make one with --record"
-            ) from error
+            raise DemoError(f"--replay {path}: not a recording; make one with --record") from error
         made_of = self.settings
         shape = (made_of.layers, 2, made_of.blocks, KV_HEADS, made_of.block_tokens, HEAD_DIM)
         if self.blocks.shape != shape or self.blocks.dtype != np.float32:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 HEAD_DIM = 64
 QUERY_HEADS = 8
@@ -79,6 +80,8 @@ class Settings:
                 raise DemoError(f"{name} {value}: must be at least {least}")
         if not self.timeout_s > 0:
             raise DemoError(f"--timeout {self.timeout_s:g}: must be more than 0 seconds")
+        if self.record and not Path(self.record).absolute().parent.is_dir():
+            raise DemoError(f"--record {self.record}: there is no such folder")
         if self.record and self.replay:
             raise DemoError(
                 "--record and --replay exclude each other: a replay has no model to record"

@@ -42,7 +42,8 @@ def judge_tokens(got: list[int], want: list[int], corrupted_block: int | None) -
         return Verdict(EQUAL, f"all {count} tokens are equal to those of one process")
     return Verdict(
         DIFFERENT,
-        f"TOKENS DIFFER from number {first} of {count} on: decode {got[first]}, reference {want[first]}",
+        f"TOKENS DIFFER from number {first} of {count} on: "
+        f"decode {got[first]}, reference {want[first]}",
         first,
     )
 
