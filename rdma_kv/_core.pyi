@@ -100,6 +100,19 @@ class Peer:
         timeout_s: float,
     ) -> Transfer:
         """src, dst: list, tuple, or buffer of int32/int64, 1-D. Raises before anything moves."""
+    def write_wait(
+        self,
+        src: Any,
+        dst: Any,
+        first_layer: int,
+        layer_count: int,
+        tag: int,
+        timeout_s: float,
+    ) -> None:
+        """write() and wait() in one, with the calling thread driving the link: the fast way.
+
+        On Ctrl-C the write is cancelled, and quiesced, before KeyboardInterrupt leaves.
+        """
     @property
     def alive(self) -> bool: ...
     @property
@@ -145,10 +158,14 @@ class Engine:
     def notice_fd(self) -> int: ...
 
 class RemoteEnd:
-    """What the handshake told about the decode end; see transport/remote_end.h."""
+    """What the handshake told about the decode end; see transport/remote_end.h.
+
+    bases: one address per region of the peer; empty when they are not known (enough for tcp).
+    """
 
     def __init__(
         self,
+        engine: Engine,
         name: str,
         host: str,
         data_port: int,

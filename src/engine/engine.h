@@ -42,6 +42,8 @@ class Engine {
   void close(Nanos deadline) noexcept;
 
  private:
+  void tick();
+
   const std::uint64_t epoch_;
   const kv::Layout layout_;
   Notices notices_;

@@ -30,67 +30,88 @@ struct PeerCounters {
 
 // Whoever waits for a transfer drives the link on its own thread; when nobody waits, or waiting
 // gets long, the reactor's thread does. Exactly one of them at a time (is_driven_), and whenever
-// work is left and nobody drives, the reactor is armed: no transfer is ever orphaned.
+// work is left and nobody drives, the reactor is told: no transfer is ever orphaned.
 //
-// Safe from any thread. The only lock that a write takes, once per transfer.
+// Safe from any thread. Its lock is the only one that a write takes, once per transfer.
 class Peer : public std::enable_shared_from_this<Peer> {
  public:
-  Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::string name,
-       std::uint64_t epoch, std::unique_ptr<transport::Link> link);
+  static std::shared_ptr<Peer> make(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping,
+                                    std::string name, std::uint64_t epoch,
+                                    std::unique_ptr<transport::Link> link);
   ~Peer();
+  Peer(const Peer&) = delete;
+  Peer& operator=(const Peer&) = delete;
 
+  enum class Then {
+    kReturn,  // the reactor moves what is left
+    kWait,    // the caller waits for it at once, and drives
+  };
   // Throws Error(kValue) for bad ids (nothing moved) and Error(kPeerLost) when the link is down.
   std::shared_ptr<Transfer> write(kv::BlockIds src, kv::BlockIds dst, kv::LayerRange layers,
-                                  std::uint32_t tag, Nanos deadline);
+                                  std::uint32_t tag, Nanos deadline, Then then = Then::kReturn);
 
   bool is_alive() const noexcept { return is_alive_.load(std::memory_order_acquire); }
   std::optional<Error> failure() const;  // why it is not alive
-  // Breaks the link: what is under way fails with `cause` once nothing of it can land.
-  void lose(Error cause) noexcept;
+  // Breaks the link: what is under way fails with `why` once nothing of it can land.
+  void lose(const std::string& why) noexcept;
   // Waits for what is under way until `deadline`, fails the rest, quiesces and lets go of the link.
   void close(Nanos deadline) noexcept;
+  // Looks at deadlines and at the link's health; the engine calls it a few times a second.
+  void tick() noexcept;
 
   const std::string& name() const noexcept { return name_; }
   std::uint64_t epoch() const noexcept { return epoch_; }
-  std::string describe() const;
   const char* transport() const noexcept { return transport_; }
+  const std::string& describe() const noexcept { return description_; }
   PeerCounters counters() const;
 
  private:
   friend class Transfer;
+
+  Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::string name,
+       std::uint64_t epoch, std::unique_ptr<transport::Link> link);
   bool drive(Transfer& transfer, Nanos deadline) noexcept;
   void cancel(Transfer& transfer) noexcept;
+  TransferStats stats_of(const Transfer& transfer) const noexcept;
+  std::unique_ptr<kv::Plan> take_plan();
 
   // All below need mutex_.
-  void progress() noexcept;
-  void post_queued() noexcept;
-  void collect() noexcept;
+  bool progress() noexcept;  // true: something moved
+  bool post_queued() noexcept;
+  bool collect() noexcept;
   void check_deadlines(Nanos at) noexcept;
-  void stop(Transfer& transfer, Error cause, Nanos at) noexcept;
-  void end_link() noexcept;
-  void fail_all() noexcept;
+  void stop(std::shared_ptr<Transfer> transfer, Error cause, Nanos at) noexcept;
+  void begin_end(const transport::Failure& cause) noexcept;
+  void continue_end() noexcept;
+  void let_go_of_link() noexcept;
+  void fail_all(Errc code, const std::string& why) noexcept;
   void complete(Transfer& transfer, std::optional<Error> error) noexcept;
-  bool has_work() const noexcept;
+  void start_moving(std::shared_ptr<Transfer> transfer) noexcept;
+  bool has_work() const noexcept { return !queued_.empty() || !moving_.empty() || is_ending_; }
   void hand_over() noexcept;
+  void call_soon() noexcept;
   void on_reactor() noexcept;
   Nanos next_deadline() const noexcept;
-  Error explain(const transport::Failure& failure, const Transfer& transfer) const;
 
   Reactor& reactor_;
   const std::shared_ptr<const kv::Mapping> mapping_;
   const std::string name_;
   const std::uint64_t epoch_;
   const char* const transport_;
+  const std::string description_;
   std::atomic<bool> is_alive_{true};
 
   mutable std::mutex mutex_;
-  std::unique_ptr<transport::Link> link_;  // empty once quiesced
+  std::unique_ptr<transport::Link> link_;          // empty once quiesced
   std::deque<std::shared_ptr<Transfer>> queued_;   // the front may be partly posted
   std::vector<std::shared_ptr<Transfer>> moving_;  // posted whole, or stopping
   std::vector<std::unique_ptr<kv::Plan>> spare_plans_;
-  bool is_driven_ = false;
-  bool is_queue_full_ = false;
-  bool is_ending_ = false;
+  bool is_driven_ = false;      // a waiting thread drives
+  bool is_queue_full_ = false;  // the last post found no room
+  bool is_again_ = false;       // the last post wants to go on at once
+  bool is_called_ = false;      // the reactor was asked to look soon
+  bool is_ending_ = false;      // the link is being quiesced
+  Nanos next_deadline_ = kNever;
   Nanos quiesce_deadline_ = kNever;
   std::optional<Error> failure_;
   PeerCounters counters_;

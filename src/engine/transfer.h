@@ -30,10 +30,10 @@ struct TransferStats {
 };
 
 // Shared by the caller, who waits for it, and the peer, which moves it. The outcome is written once.
-class Transfer : public std::enable_shared_from_this<Transfer> {
+class Transfer {
  public:
-  Transfer(std::shared_ptr<Peer> peer, std::unique_ptr<kv::Plan> plan);
-  ~Transfer();
+  Transfer(std::shared_ptr<Peer> peer, std::unique_ptr<kv::Plan> plan, std::uint32_t tag,
+           Nanos deadline);
 
   // Drives the path itself while it can, then sleeps. True when the transfer has ended, false at
   // `deadline`. Throws nothing: see rethrow().
@@ -47,14 +47,16 @@ class Transfer : public std::enable_shared_from_this<Transfer> {
 
  private:
   friend class Peer;
-  void finish(std::optional<Error> error) noexcept;  // once, by the peer
+  // Takes the plan back, for the next transfer.
+  std::unique_ptr<kv::Plan> finish(std::optional<Error> error) noexcept;
 
   std::shared_ptr<Peer> peer_;
   std::unique_ptr<kv::Plan> plan_;
   // Under the peer's lock until finished.
   transport::Write write_;
   State state_ = State::kQueued;
-  Nanos deadline_ = kNever;
+  std::size_t slot_ = 0;  // in the peer's list of moving transfers
+  Nanos deadline_;
   Nanos stop_deadline_ = kNever;       // when an abandoned write must have stopped
   std::optional<Error> stop_cause_;    // why it was abandoned
   TransferStats stats_;

@@ -18,7 +18,7 @@ struct Write {
   std::uint32_t tag = 0;             // 0: no notice
   const kv::Plan* plan = nullptr;    // unchanged while the write is under way
   kv::Cursor cursor;                 // what is left to post; the link advances it
-  bool is_begun = false;             // set by the link: some of it may have moved
+  void* owner = nullptr;             // the engine's
   bool is_abandoned = false;         // set by the link, see abandon()
   std::uint64_t outstanding = 0;     // for the link's own use: completions it still expects
   std::uint64_t state = 0;           // for the link's own use; 0 before the first post()
@@ -72,8 +72,8 @@ class Link {
   [[nodiscard]] virtual std::size_t poll(Completion* out, std::size_t most) noexcept = 0;
 
   // Stop this write: post no more of it, send no notice, and complete it (is_abandoned set) once
-  // nothing of it can land any more. May be called for a write in any state, begun or not, and
-  // when it was only partly posted; it must then not be posted again. It may still complete as
+  // nothing of it can land any more. May be called for a write in any state after its first
+  // post(), when it was only partly posted too; it must then not be posted again. It may still complete as
   // done, when it was too late to stop it. If the link cannot stop it alone, it may break itself.
   virtual void abandon(Write& write) noexcept = 0;
 

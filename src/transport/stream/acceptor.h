@@ -26,9 +26,14 @@ class StreamInbound : public Inbound {
 // Serves links whose bytes travel another way: takes notices to the sink, answers END after
 // calling `end_path`, and ends itself (calling `end_path` too) when the stream closes.
 // `end_path` must make sure that nothing of the link can land any more (destroy queue pairs, ...).
+//
+// Where only the sender can stop the bytes (cma: the kernel lets it write into us), end() closes
+// our half of the stream and waits up to `wait_for_peer` for the sender to close the other, which
+// it does when it has stopped; if it does not, the log says that bytes may still land.
 std::unique_ptr<StreamInbound> make_side_inbound(Reactor& reactor, NoticeSink& sink, Origin origin,
                                                  const char* transport,
-                                                 std::function<void()> end_path);
+                                                 std::function<void()> end_path,
+                                                 Nanos wait_for_peer = 0);
 
 // What the handshake hands to the peer, so that its streams are let in.
 struct Ticket {
@@ -51,7 +56,8 @@ class Acceptor {
   std::uint16_t port() const noexcept;
   void set_epoch(std::uint64_t epoch) noexcept;  // told to peers in the welcome
 
-  // Makes room for one link of `streams` streams (1..64), which must come within `ttl`.
+  // Makes room for one link of `streams` streams (1..64), which must come within `ttl`; a link of
+  // 0 streams (loopback) is open at once and stays until it is ended.
   // Any thread. The token lets in each stream index once and is then worthless.
   Ticket expect(std::unique_ptr<StreamInbound> inbound, Origin origin, std::uint16_t streams,
                 Nanos ttl);
@@ -63,7 +69,7 @@ class Acceptor {
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // the reactor's periodic task knows it too
 };
 
 }  // namespace rdma_kv::transport::stream

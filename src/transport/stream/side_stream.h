@@ -22,7 +22,9 @@ class SideStream {
   SideStream(const SideStream&) = delete;
   SideStream& operator=(const SideStream&) = delete;
 
-  int fd() const noexcept;  // poll for EPOLLIN; EPOLLOUT only while has_unsent()
+  // Poll for EPOLLIN; EPOLLOUT only while has_unsent(); stop polling it once is_broken(), because
+  // it stays readable then. -1 never.
+  int fd() const noexcept;
   bool has_unsent() const noexcept;
 
   // Queues one small frame and sends what the socket takes. False when the stream is broken.
@@ -30,7 +32,7 @@ class SideStream {
   [[nodiscard]] bool send_end() noexcept;  // asks the peer to end the link; answered by ended()
 
   // Reads and writes what it can without blocking. Puts the ids of acknowledged notices in `out`;
-  // returns how many. Takes note of EOF and errors.
+  // returns how many; call again when that is `most`. Takes note of EOF and errors.
   [[nodiscard]] std::size_t progress(std::uint64_t* out, std::size_t most) noexcept;
 
   bool is_ended() const noexcept;   // the peer said that nothing of this link can land any more

@@ -1,0 +1,526 @@
+"""The face: one object per process and cache, on either side."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import zmq
+
+from rdma_kv import _core, _logging
+from rdma_kv import _messages as wire
+from rdma_kv._arguments import BlockIds, Role, as_ids, check_port, check_role
+from rdma_kv._auth import load_keys
+from rdma_kv._config import Config
+from rdma_kv._control import ControlLoop
+from rdma_kv._errors import PeerLost, TransferTimeout
+from rdma_kv._handshake import DEFAULT_TIMEOUT_S
+from rdma_kv._listening import Listening
+from rdma_kv._network import boot_id, interface_address
+from rdma_kv._peers import Peers, Remote
+from rdma_kv._rails import open_rails
+from rdma_kv._side import Side
+from rdma_kv._stats import Notice, PeerInfo, Stats
+from rdma_kv._tensors import describe_cache
+from rdma_kv._transfer import Transfer, readable
+from rdma_kv._verify import write_verified
+
+MOST_TAG = 2**32 - 1
+
+CLOSE_TIMEOUT_S = 5.0
+# Nobody watches an interpreter that exits: transfers under way get less time then.
+_EXIT_TIMEOUT_S = 1.0
+
+_CLOSED = "communicator is closed"
+
+
+class RDMACommunicator:
+    """One side of the transfer of paged KV blocks; the prefill side writes into the decode side.
+
+    Safe to call from many threads. Use it in a ``with`` statement, or call :meth:`close`.
+
+    Args:
+        role: ``"prefill"`` writes, ``"decode"`` is written to.
+        gpu_idx: Picks the NIC, and the CUDA device of bare pointers; -1: no GPU.
+        port: Where decode listens, as a number or a string; 0 picks one, and :attr:`port` tells.
+        local_key_cache: One tensor or pointer per layer.
+        local_value_cache: The same; empty for a key-only cache (MLA).
+        block_number: Blocks in each layer.
+        block_bytes: Of one block of one layer of K; V has the same.
+        key_scales: One tensor or pointer per layer, for quantised caches.
+        value_scales: The same.
+        scale_block_bytes: Of the scales of one block of one layer.
+        block_stride_bytes: From one block to the next; None: as the tensors say, else dense.
+        tp_size: Tensor-parallel ranks of this side; 0: takes the peer's word.
+        tp_rank: Which of them this is.
+        config: Settings; None reads the ``KVCACHE_*`` variables.
+        reconnect: Whether a write to a peer that went down connects once more by itself.
+
+    Raises:
+        ValueError: An argument is wrong or contradicts another.
+        TypeError: A tensor or a number is of the wrong kind.
+        ConfigError: A setting is wrong here: port in use, unknown NIC, ...
+        TransportUnavailable: KVCACHE_TRANSPORT=rdma, and this machine cannot.
+        RegistrationError: KVCACHE_TRANSPORT=rdma, and the cache cannot be registered.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        gpu_idx: int,
+        port: str | int,
+        local_key_cache: Sequence[Any],
+        local_value_cache: Sequence[Any],
+        block_number: int,
+        block_bytes: int,
+        *,
+        key_scales: Sequence[Any] | None = None,
+        value_scales: Sequence[Any] | None = None,
+        scale_block_bytes: int | None = None,
+        block_stride_bytes: int | None = None,
+        tp_size: int = 1,
+        tp_rank: int = 0,
+        config: Config | None = None,
+        reconnect: bool = True,
+    ) -> None:
+        self._role = check_role(role)
+        number = check_port(port)
+        self._config = config if config is not None else Config.from_env()
+        _logging.setup(self._config)
+        # Keeps the tensors alive: the core only borrows their memory.
+        self._cache = describe_cache(
+            role=self._role,
+            gpu_idx=gpu_idx,
+            keys=local_key_cache,
+            values=local_value_cache,
+            block_number=block_number,
+            block_bytes=block_bytes,
+            key_scales=key_scales,
+            value_scales=value_scales,
+            scale_block_bytes=scale_block_bytes,
+            block_stride_bytes=block_stride_bytes,
+            tp_size=tp_size,
+            tp_rank=tp_rank,
+        )
+        self._layers = self._cache.layers
+        self._reconnect = reconnect
+        self._parts = _Parts(self._role, self._config, self._cache.layout(), gpu_idx, number)
+        self._engine = self._parts.side.engine
+        self._peers = self._parts.peers
+        self._finalizer = weakref.finalize(self, self._parts.shut_down, _EXIT_TIMEOUT_S)
+
+    # ---- about itself
+
+    @property
+    def role(self) -> Role:
+        """``"prefill"`` or ``"decode"``."""
+        return self._role
+
+    @property
+    def port(self) -> int:
+        """Where decode really listens; on prefill the number that was given."""
+        return self._parts.port
+
+    @property
+    def epoch(self) -> int:
+        """Of this life of the communicator; peers see it in notices."""
+        return self._engine.epoch
+
+    @property
+    def config(self) -> Config:
+        """The settings in force."""
+        return self._config
+
+    # ---- prefill: connections
+
+    def connect(self, ip: str, port: str | int, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
+        """Connect to a decode side. Idempotent; a peer that died is replaced at once.
+
+        Returns:
+            True.
+
+        Raises:
+            HandshakeError: No agreement: refused, too late, another version, something else
+                listens there; or one of LayoutMismatch, AuthenticationError,
+                TransportUnavailable.
+        """
+        self._check("prefill", "connect")
+        number = check_port(port)
+        if number == 0:
+            raise ValueError("port is 0: connect to the port that decode tells by its `port`")
+        try:
+            self._peers.connect(str(ip), number, timeout_s)
+        except zmq.ContextTerminated:
+            raise ValueError(_CLOSED) from None
+        return True
+
+    def is_connected(self, ip: str, port: str | int) -> bool:
+        """Whether the peer is alive, not merely known."""
+        self._check("prefill", "is_connected")
+        remote = self._peers.find(ip, port)
+        return remote is not None and remote.is_alive
+
+    def disconnect(self, ip: str, port: str | int) -> None:
+        """End the connection in order: waits for writes under way. No peer there is no error."""
+        self._check("prefill", "disconnect")
+        self._peers.disconnect(str(ip), check_port(port), CLOSE_TIMEOUT_S)
+
+    # ---- prefill: writes
+
+    def write_cache(
+        self,
+        ip: str,
+        port: str | int,
+        local_block_ids: BlockIds,
+        remote_block_ids: BlockIds,
+        layer_idx: int | range | None = None,
+        *,
+        tag: int = 0,
+        after: Any = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Write blocks and wait until the peer can read them; see :meth:`write_cache_async`."""
+        write = self._prepare(
+            ip, port, local_block_ids, remote_block_ids, layer_idx, tag, after, timeout_s
+        )
+        if self._config.verify:
+            write_verified(self._parts.side, write.remote(), *write.arguments(), self)
+            return
+        try:
+            write.remote().peer.write_wait(*write.arguments())
+        except PeerLost:
+            if not write.may_retry():
+                raise
+            write.remote().peer.write_wait(*write.arguments())
+
+    def write_cache_async(
+        self,
+        ip: str,
+        port: str | int,
+        local_block_ids: BlockIds,
+        remote_block_ids: BlockIds,
+        layer_idx: int | range | None = None,
+        *,
+        tag: int = 0,
+        after: Any = None,
+        timeout_s: float | None = None,
+    ) -> Transfer:
+        """Write local blocks into blocks of a connected decode side.
+
+        Returns at once, the bytes move in the background; only a peer that is down is connected
+        to again first, within the deadline.
+
+        Args:
+            ip: The peer's address, as given to :meth:`connect`.
+            port: Its port, as given to :meth:`connect`.
+            local_block_ids: Integers in a list, tuple, NumPy or torch array (int32, int64).
+            remote_block_ids: Where each of them goes; as many, none twice. Both may be empty.
+            layer_idx: One layer, a range of layers with step 1, or None for all layers.
+            tag: 1 to 2**32-1: decode gets a notice with it once everything is visible; 0: none.
+            after: Something with a ``synchronize`` method, such as a torch.cuda.Event: the call
+                waits for it before it reads the blocks.
+            timeout_s: Seconds from now until the write fails; None: KVCACHE_TIMEOUT_S.
+
+        Returns:
+            A handle to wait for, await or cancel.
+
+        Raises:
+            ValueError: An id, a layer or the tag is out of range, or a destination comes twice.
+            TypeError: Ids are not integers of 32 or 64 bits.
+            PeerLost: The peer was never connected, or is down and could not be reached again.
+        """
+        write = self._prepare(
+            ip, port, local_block_ids, remote_block_ids, layer_idx, tag, after, timeout_s
+        )
+        if self._config.verify:
+            return write_verified(self._parts.side, write.remote(), *write.arguments(), self)
+        try:
+            core = write.remote().peer.write(*write.arguments())
+        except PeerLost:
+            if not write.may_retry():
+                raise
+            core = write.remote().peer.write(*write.arguments())
+        return Transfer(core, self)
+
+    # ---- decode: notices
+
+    def received(self, tag: int, timeout_s: float | None = None, count: int = 1) -> None:
+        """Wait until ``count`` writes with a tag are visible here, and take their notices.
+
+        Args:
+            tag: As given to the writes, from 1.
+            timeout_s: Seconds to wait; None: KVCACHE_TIMEOUT_S.
+            count: How many; none is taken before all are here.
+
+        Raises:
+            TransferTimeout: They did not come in time; says how many did, and who is connected.
+        """
+        self._check("decode", "received")
+        tag = _check_tag(tag, least=1)
+        count = operator.index(count)
+        if count < 1:
+            raise ValueError(f"count is {count}; must be 1 or more")
+        seconds = _check_timeout(timeout_s, self._config.timeout_s)
+        here = self._engine.wait_notices(tag, count, seconds)
+        if here < count:
+            names = self._parts.connected_names()
+            raise TransferTimeout(
+                f"received {here} of {count} notices with tag {tag} within {seconds:g} s; "
+                + (f"connected: {', '.join(names)}" if names else "no peer is connected")
+            )
+
+    def poll_received(self) -> list[Notice]:
+        """Take all notices that wait, oldest first; never blocks."""
+        self._check("decode", "poll_received")
+        return [Notice(*notice) for notice in self._engine.take_notices()]
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while notices wait, for select and the like."""
+        self._check("decode", "fileno")
+        return self._engine.notice_fd()
+
+    async def notices(self) -> AsyncIterator[Notice]:
+        """Every notice as it comes, in asyncio; ends when the communicator is closed."""
+        self._check("decode", "notices")
+        while self._finalizer.alive:
+            for notice in self.poll_received():
+                yield notice
+            if self._finalizer.alive:
+                await readable(self._engine.notice_fd())
+
+    def __aiter__(self) -> AsyncIterator[Notice]:
+        return self.notices()
+
+    # ---- both
+
+    def peers(self) -> list[PeerInfo]:
+        """Who is connected, over what, and why not over something better."""
+        self._check(None, "peers")
+        if self._role == "prefill":
+            return self._peers.infos()
+        return [
+            PeerInfo(name, epoch, transport)
+            for _, transport, name, epoch, is_open in self._engine.inbound_links()
+            if is_open
+        ]
+
+    def stats(self) -> Stats:
+        """A snapshot of all counters."""
+        self._check(None, "stats")
+        peers, totals = self._peers.stats()
+        inbound = self._engine.inbound_links() if self._role == "decode" else []
+        return Stats(
+            role=self._role,
+            epoch=self.epoch,
+            inbound_links=sum(is_open for *_, is_open in inbound),
+            registered_bytes=sum(rail.registered_bytes for rail in self._parts.side.rails),
+            peers=tuple(peers),
+            **totals,
+        )
+
+    def close(self, *, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """End everything: waits that long for writes under way, says goodbye. Idempotent."""
+        if self._finalizer.detach() is not None:
+            self._parts.shut_down(timeout_s)
+
+    def __enter__(self) -> RDMACommunicator:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "" if self._finalizer.alive else ", closed"
+        return f"<RDMACommunicator {self._role}, port {self.port}{state}>"
+
+    # ---- private
+
+    def _check(self, role: Role | None, method: str) -> None:
+        if not self._finalizer.alive:
+            raise ValueError(_CLOSED)
+        if role is not None and role != self._role:
+            raise ValueError(f"{method} is for role {role!r}; this side is {self._role!r}")
+
+    def _prepare(
+        self,
+        ip: str,
+        port: str | int,
+        local: BlockIds,
+        remote: BlockIds,
+        layer_idx: int | range | None,
+        tag: int,
+        after: Any,
+        timeout_s: float | None,
+    ) -> _Write:
+        self._check("prefill", "write_cache")
+        write = _Write(
+            self._peers,
+            self._peers.require(ip, port),
+            as_ids(local, "local_block_ids"),
+            as_ids(remote, "remote_block_ids"),
+            *self._check_layers(layer_idx),
+            _check_tag(tag, least=0),
+            time.monotonic() + _check_timeout(timeout_s, self._config.timeout_s),
+            self._reconnect,
+        )
+        if after is not None:
+            _wait_for(after)
+        return write
+
+    def _check_layers(self, layer_idx: int | range | None) -> tuple[int, int]:
+        if layer_idx is None:
+            return 0, self._layers
+        if isinstance(layer_idx, range):
+            if layer_idx.step != 1:
+                raise ValueError(f"layer_idx is {layer_idx}; its step must be 1")
+            first, count = layer_idx.start, len(layer_idx)
+        else:
+            if isinstance(layer_idx, bool) or not hasattr(layer_idx, "__index__"):
+                raise TypeError(f"layer_idx is {layer_idx!r}; give an int, a range or None")
+            first, count = operator.index(layer_idx), 1
+        if first < 0 or first + count > self._layers:
+            raise ValueError(
+                f"layer_idx is {layer_idx}; this cache has layers 0 to {self._layers - 1}"
+            )
+        return first, count
+
+
+class _Write:
+    """One call of write_cache: its arguments, checked, and whether it may still connect anew."""
+
+    def __init__(
+        self,
+        peers: Peers,
+        target: Any,
+        local: BlockIds,
+        remote: BlockIds,
+        first_layer: int,
+        layer_count: int,
+        tag: int,
+        deadline: float,
+        may_reconnect: bool,
+    ) -> None:
+        self._peers = peers
+        self._target = target
+        self._what = (local, remote, first_layer, layer_count, tag)
+        self._deadline = deadline
+        self._may_reconnect = may_reconnect
+
+    def remote(self) -> Remote:
+        """The peer, up; connects again when it is down and that is allowed."""
+        remote: Remote | None = self._target.remote
+        if remote is not None and remote.is_alive:
+            return remote
+        return self._peers.revive(self._target, self._left_s(), allowed=self.may_retry())
+
+    def may_retry(self) -> bool:
+        """Once: the first failure moved nothing, a second one is the peer's last word."""
+        may, self._may_reconnect = self._may_reconnect, False
+        return may
+
+    def arguments(self) -> tuple[BlockIds, BlockIds, int, int, int, float]:
+        """For the core; the deadline counts from the call, reconnecting included."""
+        return (*self._what, self._left_s())
+
+    def _left_s(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
+
+
+def _check_tag(tag: int, *, least: int) -> int:
+    if isinstance(tag, bool) or not hasattr(tag, "__index__"):
+        raise TypeError(f"tag is {tag!r}; give a whole number")
+    number = operator.index(tag)
+    if not least <= number <= MOST_TAG:
+        raise ValueError(f"tag is {number}; must be from {least} to {MOST_TAG}")
+    return number
+
+
+def _check_timeout(timeout_s: float | None, default_s: float) -> float:
+    if timeout_s is None:
+        return default_s
+    if not timeout_s >= 0:  # NaN too
+        raise ValueError(f"timeout_s is {timeout_s}; must be 0 or more")
+    return float(timeout_s)
+
+
+def _wait_for(after: Any) -> None:
+    """Source order: the blocks are host memory, so waiting here is all that is needed."""
+    synchronize = getattr(after, "synchronize", None)
+    if not callable(synchronize):
+        raise ValueError(
+            f"after is a {type(after).__name__}; give something with a synchronize() method, "
+            "such as a torch.cuda.Event"
+        )
+    synchronize()
+
+
+class _Parts:
+    """All that has to be shut down, without a reference to the communicator."""
+
+    def __init__(
+        self, role: Role, config: Config, layout: _core.Layout, gpu_idx: int, port: int
+    ) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._is_shut_down = False
+        keys = load_keys(config.auth_key_file) if config.auth_key_file else None
+        address = interface_address(config.socket_ifname)
+        with contextlib.ExitStack() as undo:
+            engine = _core.Engine(layout)
+            undo.callback(engine.close, 0.0)
+            rails, no_rdma = open_rails(
+                engine,
+                config,
+                gpu_idx,
+                is_flushed_by_reading=role == "decode" and bool(config.gdrcopy_flush_enable),
+            )
+            host = wire.Host(boot_id=boot_id(), pid=os.getpid())
+            self.side = Side(engine, config, host, keys, rails, no_rdma)
+            self._context: zmq.Context[Any] = zmq.Context()
+            undo.callback(self._context.term)
+            self._loop = ControlLoop(f"rdma_kv {role}")
+            undo.callback(self._loop.discard)
+            self.peers = Peers(self._loop, self._context, self.side)
+            self.port = port
+            self._listening: Listening | None = None
+            if role == "decode":
+                self._listening = Listening(self._loop, self._context, self.side, address, port)
+                self.port = self._listening.port
+            self._loop.start()
+            undo.pop_all()
+
+    def connected_names(self) -> list[str]:
+        """Who talks to this decode side."""
+        return self._listening.sessions.names() if self._listening else []
+
+    def shut_down(self, timeout_s: float) -> None:
+        """In this order: transfers, goodbyes, the control thread, the core, ZeroMQ. Once."""
+        with self._lock:
+            if self._is_shut_down or os.getpid() != self._pid:  # a fork has none of the threads
+                return
+            self._is_shut_down = True
+        deadline = time.monotonic() + timeout_s
+
+        def left_s() -> float:
+            return max(0.0, deadline - time.monotonic())
+
+        self.peers.close(left_s)
+        if self._listening:
+            self._loop.run(self._listening.close, left_s() + 1.0)
+        has_stopped = self._loop.stop(left_s() + 1.0)
+        self.side.engine.close(left_s())
+        # term() waits for every socket; a thread that is stuck with one must not hang the rest.
+        if has_stopped:
+            self._context.term()

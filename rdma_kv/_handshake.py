@@ -1,0 +1,367 @@
+"""The connecting side of the control plane: prefill's handshake, on the thread that connects.
+
+It owns its socket and waits for nobody else, so a peer that hangs here delays only its caller.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from rdma_kv import _core
+from rdma_kv import _messages as wire
+from rdma_kv._choice import candidates, matching_rail
+from rdma_kv._errors import (
+    AuthenticationError,
+    HandshakeError,
+    LayoutMismatch,
+    RdmaKvError,
+    TransportUnavailable,
+)
+from rdma_kv._network import endpoint, resolve
+from rdma_kv._side import (
+    TRANSPORTS,
+    Side,
+    from_wire,
+    from_wire_endpoint,
+    show,
+    to_wire,
+    to_wire_endpoint,
+)
+
+logger = logging.getLogger("rdma_kv")
+
+DEFAULT_TIMEOUT_S = 10.0
+DEFAULT_QPS = 1
+DEFAULT_STREAMS = 1
+
+# Heartbeats that a peer may leave unread before they are dropped.
+_SEND_QUEUE = 64
+
+_HANDSHAKE_FAILED = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+}
+_WATCHED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+
+
+class Deadline:
+    """One moment that all steps of a handshake share."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._end = time.monotonic() + timeout_s
+
+    def left_s(self) -> float:
+        """Seconds; never below zero."""
+        return max(0.0, self._end - time.monotonic())
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What a handshake leaves behind; the socket is the receiver's to close."""
+
+    peer: _core.Peer
+    socket: zmq.Socket[Any]
+    epoch: int
+    geometry: _core.Geometry
+    transport: str
+    reasons: Mapping[str, str]
+
+
+def shake_hands(
+    context: zmq.Context[Any], side: Side, host: str, port: int, timeout_s: float
+) -> Connection:
+    """Agrees with the decode side at an address and opens the best link to it.
+
+    Raises:
+        LayoutMismatch: The caches differ; both values are named.
+        AuthenticationError: The two sides do not share a secret.
+        TransportUnavailable: No transport, or not the one that was asked for, could be opened.
+        HandshakeError: Nobody listens there, something else does, or the deadline passed.
+    """
+    handshake = _Handshake(context, side, host, port, Deadline(timeout_s))
+    try:
+        return handshake.run()
+    except BaseException:
+        handshake.abandon()
+        raise
+
+
+class _Handshake:
+    def __init__(
+        self, context: zmq.Context[Any], side: Side, host: str, port: int, deadline: Deadline
+    ) -> None:
+        self._context = context
+        self._side = side
+        self._name = f"{host}:{port}"
+        self._deadline = deadline
+        self._address = resolve(host, port)
+        self._port = port
+        self._socket: zmq.Socket[Any] | None = None
+        self._monitor: zmq.Socket[Any] | None = None
+        self._has_greeted = False  # ZeroMQ's own handshake is through
+
+    def run(self) -> Connection:
+        """All of it, in order."""
+        self._probe()
+        line = self._socket = self._connect()
+        welcome = self._greet()
+        geometry = from_wire(welcome.geometry)
+        try:
+            _core.agree(self._side.geometry, geometry)
+        except LayoutMismatch as error:
+            raise LayoutMismatch(self._say(str(error))) from None
+        peer, reasons = self._open_best(welcome, geometry)
+        self._stop_monitor()
+        return Connection(peer, line, welcome.epoch, geometry, peer.transport, reasons)
+
+    def abandon(self) -> None:
+        """Frees the socket of a handshake that failed; the goodbye frees decode's side of it."""
+        self._stop_monitor()
+        if self._socket is not None:
+            if self._has_greeted:
+                self._send(wire.Bye(epoch=self._side.epoch, reason="the handshake failed"))
+            self._socket.close(linger=200 if self._has_greeted else 0)
+            self._socket = None
+
+    # ---- the steps
+
+    def _probe(self) -> None:
+        """Asks TCP first: ZeroMQ would retry a refused connection in silence."""
+        try:
+            socket.create_connection((self._address, self._port), self._deadline.left_s()).close()
+        except ConnectionRefusedError:
+            raise HandshakeError(
+                self._say("connection refused; is decode running, and is this its port?")
+            ) from None
+        except TimeoutError:
+            raise HandshakeError(self._late("the TCP connection; is a firewall between?")) from None
+        except OSError as error:
+            raise HandshakeError(self._say(f"{error.strerror or error}")) from error
+
+    def _connect(self) -> zmq.Socket[Any]:
+        line: zmq.Socket[Any] = self._context.socket(zmq.DEALER)
+        line.linger = 0
+        line.maxmsgsize = wire.MOST_MESSAGE_BYTES
+        line.sndhwm = _SEND_QUEUE
+        line.handshake_ivl = max(1, int(self._deadline.timeout_s * 1000))
+        line.ipv6 = ":" in self._address
+        if keys := self._side.keys:
+            line.curve_publickey = keys.connecting.public
+            line.curve_secretkey = keys.connecting.secret
+            line.curve_serverkey = keys.listening.public
+        self._monitor = line.get_monitor_socket(_WATCHED)
+        line.connect(endpoint(self._address, self._port))
+        return line
+
+    def _greet(self) -> wire.Welcome:
+        hello = wire.Hello(
+            epoch=self._side.epoch,
+            role="prefill",
+            host=self._side.host,
+            geometry=to_wire(self._side.geometry),
+            transports=(
+                list(TRANSPORTS)
+                if self._side.config.transport == "auto"
+                else [self._side.config.transport]
+            ),
+        )
+        answer = self._ask(hello, "its welcome")
+        if isinstance(answer, wire.Refused):
+            raise self._refusal(answer)
+        if not isinstance(answer, wire.Welcome):
+            raise HandshakeError(self._say(f"it answered hello with {type(answer).__name__}"))
+        regions = answer.geometry.layers * len(answer.geometry.tensors)
+        if len(answer.bases) != regions:
+            raise HandshakeError(
+                self._say(f"it sent {len(answer.bases)} addresses for {regions} regions")
+            )
+        return answer
+
+    def _open_best(
+        self, welcome: wire.Welcome, geometry: _core.Geometry
+    ) -> tuple[_core.Peer, dict[str, str]]:
+        possible, reasons = candidates(self._side, welcome)
+        for name in possible:
+            try:
+                peer = self._open(name, welcome, geometry)
+            except RdmaKvError as error:
+                reasons[name] = str(error)
+                if self._deadline.left_s() == 0:
+                    break
+                continue
+            for other in possible:
+                if other not in reasons and other != name:
+                    reasons[other] = f"{name} comes first, and works"
+            return peer, reasons
+        tried = (
+            [name for name in TRANSPORTS if name in reasons]
+            if self._side.config.transport == "auto"
+            else [self._side.config.transport]
+        )
+        listed = "; ".join(f"{name}: {reasons[name]}" for name in tried if name in reasons)
+        raise TransportUnavailable(self._say(f"no transport could be opened: {listed}"))
+
+    def _open(self, name: str, welcome: wire.Welcome, geometry: _core.Geometry) -> _core.Peer:
+        """One transport, whole: decode makes room, then the core opens the link."""
+        side, connector, rail = self._side, None, 0
+        if name == "rdma" and (pair := matching_rail(side, welcome)):
+            qps = side.config.qps_per_peer or DEFAULT_QPS
+            connector = _core.RdmaConnector(side.engine, side.rails[pair[0]], qps)
+            rail = pair[1]
+        streams = side.config.tcp_streams or DEFAULT_STREAMS
+        opened = self._ask(
+            wire.Open(
+                epoch=side.epoch,
+                peer_epoch=welcome.epoch,
+                transport=name,
+                streams=streams,
+                rail=rail,
+                rdma=to_wire_endpoint(connector.endpoint) if connector else None,
+            ),
+            f"its answer to opening {name}",
+        )
+        if isinstance(opened, wire.Refused):
+            if opened.code == wire.UNAVAILABLE:
+                raise TransportUnavailable(f"decode refused: {opened.reason}")
+            raise self._refusal(opened)
+        if not isinstance(opened, wire.Opened) or opened.epoch != welcome.epoch:
+            raise HandshakeError(self._say("it restarted, or lost the thread, during the talk"))
+        remote = _core.RemoteEnd(
+            side.engine,
+            self._name,
+            self._address,
+            welcome.data_port,
+            welcome.epoch,
+            opened.link_id,
+            opened.token,
+            geometry,
+            welcome.bases,
+            self._deadline.left_s(),
+        )
+        try:
+            if name == "cma" and welcome.offers.cma:
+                return _core.cma_open(side.engine, remote, _as_dict(welcome.offers.cma))
+            if name == "loopback":
+                return _core.loopback_open(side.engine, remote)
+            if connector and welcome.offers.rdma and opened.rdma:
+                return connector.connect(
+                    remote,
+                    from_wire_endpoint(opened.rdma),
+                    welcome.offers.rdma.rails[rail].rkeys,
+                    welcome.offers.rdma.flush,
+                )
+            return _core.tcp_open(side.engine, remote, streams)
+        except BaseException:
+            self._send(
+                wire.CloseLink(epoch=side.epoch, peer_epoch=welcome.epoch, link_id=opened.link_id)
+            )
+            raise
+
+    # ---- talking
+
+    def _send(self, message: wire.Message) -> None:
+        assert self._socket is not None
+        try:
+            self._socket.send(wire.encode(message), zmq.NOBLOCK)
+        except zmq.ZMQError:  # the queue is for tens of messages, and a handshake sends a few
+            logger.debug("%s takes no message", self._name)
+
+    def _ask(self, message: wire.Message, what: str) -> wire.FromDecode:
+        """Sends a message and waits for its answer, and says so when that does not come."""
+        assert self._socket is not None
+        assert self._monitor is not None
+        self._send(message)
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
+        while True:
+            left_ms = int(self._deadline.left_s() * 1000)
+            ready = dict(poller.poll(left_ms))
+            if self._monitor in ready:
+                self._on_monitor()
+            if self._socket in ready:
+                return self._receive()
+            if left_ms == 0:
+                if not self._has_greeted:
+                    what = "a ZeroMQ greeting; something else seems to listen there"
+                raise HandshakeError(self._late(what))
+
+    def _receive(self) -> wire.FromDecode:
+        assert self._socket is not None
+        frames = self._socket.recv_multipart(zmq.NOBLOCK)
+        try:
+            return wire.decode_from_decode(frames[-1])
+        except wire.OtherVersionError as error:
+            raise HandshakeError(self._say(f"{error}; use the same rdma_kv on both")) from None
+        except wire.MalformedError as error:
+            raise HandshakeError(self._say(f"it speaks something else: {error}")) from None
+
+    def _on_monitor(self) -> None:
+        assert self._monitor is not None
+        event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
+        if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._has_greeted = True
+        elif event["event"] in _HANDSHAKE_FAILED and not self._has_greeted:
+            raise self._greeting_failed(event["event"], event["value"])
+
+    def _greeting_failed(self, event: int, value: int) -> HandshakeError:
+        if self._side.keys:
+            return AuthenticationError(
+                self._say(
+                    "authentication failed: decode does not hold the secret of "
+                    f"KVCACHE_AUTH_KEY_FILE={self._side.config.auth_key_file}; "
+                    "give both sides the same file"
+                )
+            )
+        is_mechanism = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH or (
+            event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            and value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
+        )
+        if is_mechanism:
+            return AuthenticationError(
+                self._say(
+                    "decode asks for a secret and this side has none; "
+                    "set KVCACHE_AUTH_KEY_FILE to decode's"
+                )
+            )
+        return HandshakeError(self._say("what listens there is not a decode side of rdma_kv"))
+
+    def _refusal(self, refused: wire.Refused) -> HandshakeError:
+        if refused.code == wire.LAYOUT_MISMATCH:
+            ours = show(to_wire(self._side.geometry))
+            return LayoutMismatch(
+                self._say(f"{refused.reason} [prefill: {ours}; decode: {refused.ours}]")
+            )
+        if refused.code == wire.AUTHENTICATION:
+            return AuthenticationError(self._say(refused.reason))
+        return HandshakeError(self._say(f"refused ({refused.code}): {refused.reason}"))
+
+    def _stop_monitor(self) -> None:
+        if self._socket is not None and self._monitor is not None:
+            self._socket.disable_monitor()
+            self._monitor = None
+
+    def _say(self, what: str) -> str:
+        return f"connect to {self._name}: {what}"
+
+    def _late(self, what: str) -> str:
+        return self._say(f"gave up after {self._deadline.timeout_s:g} s waiting for {what}")
+
+
+def _as_dict(offer: wire.CmaOffer) -> dict[str, Any]:
+    return {name: getattr(offer, name) for name in offer.__struct_fields__}

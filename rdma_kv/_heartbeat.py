@@ -1,0 +1,167 @@
+"""Prefill's end of a connection after the handshake, on the control thread."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from typing import Any
+
+import zmq
+
+from rdma_kv import _core
+from rdma_kv import _messages as wire
+from rdma_kv._control import DEAD_AFTER_S, GOODBYE_LINGER_MS, ControlLoop
+
+logger = logging.getLogger("rdma_kv")
+
+
+class Heartbeat:
+    """Pings one decode peer, and tells the core when that is gone.
+
+    Made by the thread that connected; from :meth:`start` on its socket is the control thread's.
+    """
+
+    def __init__(
+        self,
+        loop: ControlLoop,
+        socket: zmq.Socket[Any],
+        peer: _core.Peer,
+        epoch: int,
+    ) -> None:
+        self._loop = loop
+        self._socket = socket
+        self._peer = peer
+        self._epoch = epoch
+        self._sequence = itertools.count(1)
+        self._last_heard = time.monotonic()
+        self._is_open = True
+        self._questions: dict[int, _Question] = {}
+
+    def start(self) -> None:
+        """Hands the socket over."""
+        self._loop.post(self._begin)
+
+    def stop(self, reason: str) -> None:
+        """Says goodbye and closes the socket, soon. Any thread; idempotent."""
+        if not self._loop.post(lambda: self._end(reason)):
+            self._end(reason)  # the thread has ended: nobody else has the socket now
+
+    def ask(
+        self, layer: int, tensor: int, blocks: list[int], checksums: list[int], timeout_s: float
+    ) -> wire.Verified | wire.Refused | None:
+        """Has decode compare checksums; None when its answer did not come in time. Any thread."""
+        question = _Question()
+
+        def send() -> None:
+            sequence = next(self._sequence)
+            self._questions[sequence] = question
+            question.sequence = sequence
+            self._send(
+                wire.Verify(
+                    epoch=self._epoch,
+                    peer_epoch=self._peer.epoch,
+                    sequence=sequence,
+                    layer=layer,
+                    tensor=tensor,
+                    blocks=blocks,
+                    checksums=checksums,
+                )
+            )
+
+        self._loop.post(send)
+        question.answered.wait(timeout_s)
+        self._loop.post(lambda: self._forget(question))
+        return question.answer
+
+    # ---- the control thread
+
+    def on_readable(self) -> None:
+        """Takes what waits."""
+        while self._is_open:
+            try:
+                data = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = wire.decode_from_decode(data)
+            except wire.MalformedError as error:
+                logger.debug("a message from %s was ignored: %s", self._peer.name, error)
+                continue
+            self._on_message(message)
+
+    def tick(self, now: float, late_s: float) -> None:
+        """Pings, or gives the peer up."""
+        if not self._peer.alive:
+            self._end("the link is down")
+            return
+        self._last_heard += late_s
+        silent_s = now - self._last_heard
+        if silent_s > DEAD_AFTER_S:
+            self._lose(f"no heartbeat from it for {silent_s:.1f} s")
+            return
+        self._send(
+            wire.Ping(epoch=self._epoch, peer_epoch=self._peer.epoch, sequence=next(self._sequence))
+        )
+
+    def _begin(self) -> None:
+        self._loop.watch(self._socket, self.on_readable)
+        self._loop.start_ticking(self)
+
+    def _on_message(self, message: wire.FromDecode) -> None:
+        if isinstance(message, wire.Refused) and message.code == wire.STALE_EPOCH:
+            self._lose(
+                "it restarted or ended this connection: it does not know this epoch any more"
+            )
+            return
+        if message.epoch != self._peer.epoch:
+            logger.debug("a late message of another epoch from %s", self._peer.name)
+            return
+        self._last_heard = time.monotonic()
+        if isinstance(message, wire.Bye):
+            self._lose(f"it said goodbye: {message.reason or 'no reason given'}")
+        elif isinstance(message, wire.Verified):
+            if question := self._questions.pop(message.sequence, None):
+                question.settle(message)
+        elif isinstance(message, wire.Refused):
+            for question in self._questions.values():  # refusals carry no sequence
+                question.settle(message)
+            self._questions.clear()
+
+    def _lose(self, why: str) -> None:
+        logger.warning("lost %s: %s", self._peer.name, why)
+        self._peer.lose(why)
+        self._end(why)
+
+    def _end(self, reason: str) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._loop.stop_ticking(self)
+        self._loop.forget(self._socket)
+        self._send(wire.Bye(epoch=self._epoch, reason=wire.sentence(reason)))
+        self._socket.close(linger=GOODBYE_LINGER_MS)
+
+    def _send(self, message: wire.Message) -> None:
+        try:
+            self._socket.send(wire.encode(message), zmq.NOBLOCK)
+        except zmq.Again:  # a peer that reads nothing is given up by tick()
+            logger.debug("%s takes no message", self._peer.name)
+
+    def _forget(self, question: _Question) -> None:
+        self._questions.pop(question.sequence, None)
+
+
+class _Question:
+    """One checksum request and its answer."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.answered = threading.Event()
+        self.answer: wire.Verified | wire.Refused | None = None
+
+    def settle(self, answer: wire.Verified | wire.Refused) -> None:
+        """Wakes who asked."""
+        self.answer = answer
+        self.answered.set()

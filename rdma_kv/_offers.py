@@ -1,0 +1,96 @@
+"""Decode's half of the choice of a transport: what it offers, and how it accepts a link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rdma_kv import _core
+from rdma_kv import _messages as wire
+from rdma_kv._errors import RdmaKvError, TransportUnavailable
+from rdma_kv._side import NOT_BUILT, Side, from_wire_endpoint, to_wire_endpoint
+
+
+@dataclass(frozen=True)
+class Offering:
+    """What decode offers to everybody, and why not the rest."""
+
+    offers: wire.Offers
+    reasons: dict[str, str]
+
+
+def make_offering(side: Side) -> Offering:
+    """Asks every transport once; the answers do not depend on the peer."""
+    reasons = dict(NOT_BUILT)
+    forced = side.config.transport
+    tcp = wire.TcpOffer()
+    cma = _offer_cma(side, reasons)
+    rdma = _offer_rdma(side, reasons)
+    loopback = wire.LoopbackOffer()
+    offers = wire.Offers(tcp=tcp, cma=cma, rdma=rdma, loopback=loopback)
+    if forced != "auto":
+        others = {"tcp", "cma", "rdma", "loopback"} - {forced}
+        reasons |= dict.fromkeys(others, f"decode is set to KVCACHE_TRANSPORT={forced}")
+        only = getattr(offers, forced, None)
+        offers = wire.Offers(**{forced: only}) if only is not None else wire.Offers()
+    return Offering(offers, {name: wire.sentence(why) for name, why in reasons.items()})
+
+
+def _offer_cma(side: Side, reasons: dict[str, str]) -> wire.CmaOffer | None:
+    try:
+        if why := side.gpu_reason("cma"):
+            raise TransportUnavailable(why)
+        return wire.CmaOffer(**_core.cma_offer(side.engine))
+    except RdmaKvError as error:
+        reasons["cma"] = f"decode cannot: {error}"
+        return None
+
+
+def _offer_rdma(side: Side, reasons: dict[str, str]) -> wire.RdmaOffer | None:
+    if not side.rails:
+        reasons["rdma"] = f"decode cannot: {side.no_rdma}"
+        return None
+    rails = [
+        wire.Rail(
+            nic=rail.nic,
+            port=rail.port,
+            gid=rail.gid,
+            lid=rail.lid,
+            mtu=rail.mtu,
+            link_layer=rail.link_layer,
+            rkeys=list(rail.rkeys),
+        )
+        for rail in side.rails
+    ]
+    return wire.RdmaOffer(rails=rails, flush=must_flush(side))
+
+
+def must_flush(side: Side) -> bool:
+    """Whether prefill has to read after its writes. Host memory needs none; a setting forces it."""
+    return bool(side.config.gdrcopy_flush_enable)
+
+
+def accept_link(
+    side: Side, request: wire.Open, origin: str, prefill: _core.Geometry
+) -> tuple[_core.Ticket, wire.Endpoint | None]:
+    """Makes room for one link of a transport that was offered.
+
+    Raises:
+        TransportUnavailable: It cannot be opened after all; the message goes to the peer.
+    """
+    engine, epoch = side.engine, request.epoch
+    if request.transport == "tcp":
+        return _core.tcp_accept(engine, origin, epoch, prefill, request.streams), None
+    if request.transport == "cma":
+        return _core.cma_accept(engine, origin, epoch, prefill), None
+    if request.transport == "loopback":
+        return _core.loopback_accept(engine, origin, epoch, prefill), None
+    if request.transport == "rdma":
+        if request.rdma is None or request.rail >= len(side.rails):
+            raise TransportUnavailable(
+                f"decode has {len(side.rails)} rails, rail {request.rail} was asked for"
+            )
+        rail = side.rails[request.rail]
+        remote = from_wire_endpoint(request.rdma)
+        ticket, endpoint = _core.rdma_accept(engine, rail, origin, epoch, prefill, remote)
+        return ticket, to_wire_endpoint(endpoint)
+    raise TransportUnavailable(f"decode knows no transport {request.transport!r}")

@@ -1,0 +1,237 @@
+"""Prefill's peers: one connection to each, whoever asks for it and however often."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+
+from rdma_kv import _core
+from rdma_kv._arguments import check_port
+from rdma_kv._control import ControlLoop
+from rdma_kv._errors import HandshakeError, PeerLost
+from rdma_kv._handshake import Connection, shake_hands
+from rdma_kv._heartbeat import Heartbeat
+from rdma_kv._side import Side
+from rdma_kv._stats import PeerInfo, PeerStats
+
+logger = logging.getLogger("rdma_kv")
+
+_TOTALS = (
+    "transfers_done",
+    "transfers_failed",
+    "blocks_written",
+    "bytes_written",
+    "runs_written",
+)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """One connection to a decode side, until it breaks."""
+
+    connection: Connection
+    heartbeat: Heartbeat
+
+    @property
+    def peer(self) -> _core.Peer:
+        """The core's end of it."""
+        return self.connection.peer
+
+    @property
+    def is_alive(self) -> bool:
+        """False for ever once it broke or its heartbeats stopped."""
+        return self.connection.peer.alive
+
+
+@dataclass
+class Target:
+    """One address and the connection to it, if any. The lock is held for a whole handshake."""
+
+    host: str
+    port: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    remote: Remote | None = None
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.host}:{self.port}"
+
+
+class Peers:
+    """All targets of one communicator. Safe from any thread."""
+
+    def __init__(self, loop: ControlLoop, context: zmq.Context[Any], side: Side) -> None:
+        self._loop = loop
+        self._context = context
+        self._side = side
+        self._lock = threading.Lock()  # guards all below
+        self._targets: dict[tuple[str, int], Target] = {}
+        # The same targets under the very arguments that callers use: "80" and 80 are one port.
+        self._by_argument: dict[tuple[str, str | int], Target] = {}
+        self._totals = dict.fromkeys(_TOTALS, 0)
+        self._is_closed = False
+
+    def find(self, host: str, port: str | int) -> Remote | None:
+        """The connection to an address, dead or alive."""
+        target = self._find(host, port)
+        return target.remote if target else None
+
+    def require(self, host: str, port: str | int) -> Target:
+        """The target of an address.
+
+        Raises:
+            PeerLost: It was never connected, or has been disconnected.
+        """
+        target = self._find(host, port)
+        if target is None or target.remote is None:
+            raise PeerLost(f"not connected to {host}:{port}; call connect() first")
+        return target
+
+    def connect(self, host: str, port: int, timeout_s: float) -> Remote:
+        """The live connection to an address: the one there is, else a new one."""
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            target = self._targets.setdefault((host, port), Target(host, port))
+        if not target.lock.acquire(timeout=timeout_s):
+            raise HandshakeError(
+                f"connect to {target.name}: gave up after {timeout_s:g} s waiting for the "
+                "handshake of another thread with it"
+            )
+        try:
+            if target.remote is not None and target.remote.is_alive:
+                return target.remote
+            self._drop(target, "connecting anew", 0.0)
+            left_s = max(0.0, deadline - time.monotonic())
+            connection = shake_hands(self._context, self._side, host, port, left_s)
+            return self._take_over(target, connection)
+        finally:
+            target.lock.release()
+
+    def revive(self, target: Target, timeout_s: float, *, allowed: bool) -> Remote:
+        """A live connection to a target that is down.
+
+        Raises:
+            PeerLost: It is not allowed to connect, or that failed; the first cause is in it.
+        """
+        remote = target.remote
+        cause = remote.peer.failure() if remote is not None else None
+        why = f"{target.name} is down: {cause or 'it was disconnected'}"
+        if not allowed or remote is None:
+            raise PeerLost(why)
+        logger.info("%s; connecting again", why)
+        try:
+            return self.connect(target.host, target.port, timeout_s)
+        except HandshakeError as error:
+            raise PeerLost(f"{why}; connecting again failed: {error}") from error
+
+    def disconnect(self, host: str, port: int, timeout_s: float) -> None:
+        """Ends a connection in order; an unknown address is no error."""
+        with self._lock:
+            target = self._targets.get((host, port))
+        if target is None:
+            return
+        with target.lock:
+            self._drop(target, "disconnected", timeout_s)
+
+    def infos(self) -> list[PeerInfo]:
+        """Every peer that has been connected and not disconnected."""
+        found = []
+        for target in self._all():
+            if (remote := target.remote) is not None:
+                found.append(
+                    PeerInfo(
+                        name=target.name,
+                        epoch=remote.connection.epoch,
+                        transport=remote.connection.transport,
+                        reasons=remote.connection.reasons,
+                        description=remote.peer.describe(),
+                        is_connected=remote.is_alive,
+                    )
+                )
+        return found
+
+    def stats(self) -> tuple[list[PeerStats], dict[str, int]]:
+        """Counters of each peer, and of all that ever were."""
+        peers = [PeerStats.from_core(t.remote.peer) for t in self._all() if t.remote is not None]
+        with self._lock:
+            totals = dict(self._totals)
+        for name in _TOTALS:
+            totals[name] += sum(getattr(peer, name) for peer in peers)
+        return peers, totals
+
+    def close(self, left_s: Callable[[], float]) -> None:
+        """Ends all connections, and every one that a handshake still under way may make."""
+        with self._lock:
+            self._is_closed = True
+        for target in self._all():
+            if (remote := target.remote) is not None:
+                _end(remote, "closed", left_s())
+
+    # ---- private
+
+    def _find(self, host: str, port: str | int) -> Target | None:
+        try:
+            found = self._by_argument.get((host, port))
+        except TypeError:  # unhashable: the check below says what is wrong with it
+            found = None
+        if found is not None:
+            return found
+        number = check_port(port)
+        with self._lock:
+            target = self._targets.get((str(host), number))
+            if target is not None:
+                self._by_argument[host, port] = target
+        return target
+
+    def _all(self) -> list[Target]:
+        with self._lock:
+            return list(self._targets.values())
+
+    def _take_over(self, target: Target, connection: Connection) -> Remote:
+        heartbeat = Heartbeat(self._loop, connection.socket, connection.peer, self._side.epoch)
+        remote = Remote(connection, heartbeat)
+        with self._lock:
+            is_closed = self._is_closed
+            if not is_closed:
+                target.remote = remote
+        if is_closed:
+            _end(remote, "closed", 0.0)
+            raise ValueError("communicator is closed")
+        heartbeat.start()
+        _report(target, connection)
+        return remote
+
+    def _drop(self, target: Target, reason: str, timeout_s: float) -> None:
+        """With the target's lock held."""
+        remote = target.remote
+        if remote is None:
+            return
+        _end(remote, reason, timeout_s)
+        last = PeerStats.from_core(remote.peer)
+        with self._lock:
+            target.remote = None
+            for name in _TOTALS:
+                self._totals[name] += getattr(last, name)
+
+
+def _end(remote: Remote, reason: str, timeout_s: float) -> None:
+    remote.peer.close(timeout_s)
+    remote.heartbeat.stop(reason)
+
+
+def _report(target: Target, connection: Connection) -> None:
+    passed_over = "; ".join(f"{name}: {why}" for name, why in connection.reasons.items())
+    logger.info(
+        "connected to %s over %s (%s). Passed over: %s",
+        target.name,
+        connection.transport,
+        connection.peer.describe(),
+        passed_over or "nothing",
+    )

@@ -1,0 +1,266 @@
+"""The listening side of the control plane: decode answers each prefill, on the control thread.
+
+Nothing here waits for a peer. What a peer can make this side keep is bounded: one session per
+socket, a few links per session, and messages of a quarter MiB.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+
+from rdma_kv import _core
+from rdma_kv import _messages as wire
+from rdma_kv._checksums import BlockSums
+from rdma_kv._control import DEAD_AFTER_S, ControlLoop
+from rdma_kv._errors import LayoutMismatch, RdmaKvError
+from rdma_kv._offers import Offering, accept_link, make_offering
+from rdma_kv._side import Side, from_wire, show, to_wire
+
+logger = logging.getLogger("rdma_kv")
+
+MOST_SESSIONS = 4096
+# A handshake tries a handful of transports, a reconnect uses a new session.
+MOST_LINKS_PER_SESSION = 16
+# Then others get their turn; what waits stays in ZeroMQ's bounded queues.
+_MOST_MESSAGES_AT_ONCE = 64
+
+
+@dataclass
+class _Session:
+    """One prefill, as long as its socket lives."""
+
+    identity: bytes
+    name: str
+    epoch: int
+    geometry: _core.Geometry
+    last_heard: float
+    links: list[int] = field(default_factory=list)
+
+
+class Sessions:
+    """All prefill sides that talk to this decode. Lives on the control thread."""
+
+    def __init__(
+        self, loop: ControlLoop, socket: zmq.Socket[Any], side: Side, data_port: int
+    ) -> None:
+        self._loop = loop
+        self._socket = socket
+        self._side = side
+        self._sessions: dict[bytes, _Session] = {}
+        self._offering: Offering = make_offering(side)
+        self._data_port = data_port
+        self._geometry = to_wire(side.geometry)
+        self._bases = [base for base, _, _ in side.engine.layout.regions]
+        self._refused_once: set[str] = set()
+
+    def names(self) -> list[str]:
+        """Who is connected; any thread."""
+        return [session.name for session in list(self._sessions.values())]
+
+    # ---- called by the control loop
+
+    def on_readable(self) -> None:
+        """Answers what waits, fairly: at most so many before others get their turn."""
+        for _ in range(_MOST_MESSAGES_AT_ONCE):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            if len(frames) != 2:
+                continue
+            self._on_message(frames[0].bytes, frames[1])
+
+    def tick(self, now: float, late_s: float) -> None:
+        """Ends the sessions of peers that fell silent."""
+        for session in list(self._sessions.values()):
+            session.last_heard += late_s
+            silent_s = now - session.last_heard
+            if silent_s > DEAD_AFTER_S:
+                logger.warning("%s sent nothing for %.1f s: ended", session.name, silent_s)
+                self._end(session, f"{session.name} sent nothing for {silent_s:.1f} s")
+
+    def close(self) -> None:
+        """Says goodbye to all and closes the socket; their links end with the engine."""
+        for session in list(self._sessions.values()):
+            self._send(session.identity, wire.Bye(epoch=self._side.epoch, reason="closed"))
+            self._end(session, "this side was closed")
+        self._loop.forget(self._socket)
+        self._socket.close()
+
+    # ---- messages
+
+    def _on_message(self, identity: bytes, frame: zmq.Frame) -> None:
+        try:
+            message = wire.decode_from_prefill(frame.bytes)
+        except wire.OtherVersionError as error:
+            theirs, ours = str(error.theirs), str(wire.VERSION)
+            reason = f"decode speaks version {ours} of the wire, prefill version {theirs}"
+            self._refuse(identity, wire.WRONG_VERSION, reason, ours, theirs)
+            return
+        except wire.MalformedError as error:
+            logger.debug("a message from %s was refused: %s", _address_of(frame), error)
+            self._refuse(identity, wire.MALFORMED, str(error))
+            return
+        if isinstance(message, wire.Hello):
+            self._on_hello(identity, message, _address_of(frame))
+            return
+        session = self._sessions.get(identity)
+        if session is None or not self._is_current(session, message):
+            if not isinstance(message, wire.Bye):
+                reason = "the message is of an epoch that has ended; connect again"
+                self._refuse(identity, wire.STALE_EPOCH, reason, ours=str(self._side.epoch))
+            return
+        session.last_heard = time.monotonic()
+        match message:
+            case wire.Ping():
+                self._send(identity, wire.Pong(epoch=self._side.epoch, sequence=message.sequence))
+            case wire.Open():
+                self._on_open(session, message)
+            case wire.CloseLink():
+                if message.link_id in session.links:
+                    session.links.remove(message.link_id)
+                    self._side.engine.end_link(message.link_id, "prefill could not open it")
+            case wire.Verify():
+                self._on_verify(session, message)
+            case wire.Bye():
+                logger.info("%s said goodbye: %s", session.name, message.reason or "no reason")
+                self._end(session, f"{session.name} said goodbye")
+
+    def _is_current(self, session: _Session, message: wire.FromPrefill) -> bool:
+        if message.epoch != session.epoch:
+            return False
+        return getattr(message, "peer_epoch", self._side.epoch) == self._side.epoch
+
+    def _on_hello(self, identity: bytes, hello: wire.Hello, address: str) -> None:
+        if old := self._sessions.get(identity):
+            self._end(old, f"{old.name} said hello again")
+        name = f"{address} (pid {hello.host.pid})"
+        refusal = self._judge(hello, name)
+        if refusal is not None:
+            self._refuse(identity, *refusal)
+            if refusal[0] not in self._refused_once:  # a peer that retries fills no log
+                self._refused_once.add(refusal[0])
+                logger.warning("%s was refused: %s", name, refusal[1])
+            return
+        if not self._sessions:
+            self._loop.start_ticking(self)
+        self._sessions[identity] = _Session(
+            identity, name, hello.epoch, from_wire(hello.geometry), time.monotonic()
+        )
+        offers, reasons = self._offering.offers, self._offering.reasons
+        if hello.host.pid != os.getpid() or hello.host.boot_id != self._side.host.boot_id:
+            offers = wire.Offers(tcp=offers.tcp, cma=offers.cma, rdma=offers.rdma)
+            reasons = reasons | {"loopback": "the two sides are not one process"}
+        self._send(
+            identity,
+            wire.Welcome(
+                epoch=self._side.epoch,
+                host=self._side.host,
+                geometry=self._geometry,
+                bases=self._bases,
+                data_port=self._data_port,
+                offers=offers,
+                reasons=reasons,
+            ),
+        )
+
+    def _judge(self, hello: wire.Hello, name: str) -> tuple[str, str, str, str] | None:
+        """Why a hello is refused: (code, reason, ours, theirs)."""
+        if hello.role != "prefill":
+            reason = f"decode is connected to by prefill sides, and {name} is {hello.role!r}"
+            return wire.WRONG_ROLE, reason, "decode", hello.role
+        if len(self._sessions) >= MOST_SESSIONS:
+            return wire.BUSY, f"decode serves {MOST_SESSIONS} peers already", "", ""
+        try:
+            _core.agree(from_wire(hello.geometry), self._side.geometry)
+        except LayoutMismatch as error:
+            ours, theirs = show(self._geometry), show(hello.geometry)
+            return wire.LAYOUT_MISMATCH, str(error), ours, theirs
+        except ValueError as error:
+            return wire.MALFORMED, f"the geometry makes no sense: {error}", "", ""
+        return None
+
+    def _on_open(self, session: _Session, request: wire.Open) -> None:
+        if len(session.links) >= MOST_LINKS_PER_SESSION:
+            reason = f"{MOST_LINKS_PER_SESSION} links are open already"
+            self._refuse(session.identity, wire.BUSY, reason)
+            return
+        if getattr(self._offering.offers, request.transport, None) is None:
+            reason = self._offering.reasons.get(request.transport, "decode does not offer it")
+            self._refuse(session.identity, wire.UNAVAILABLE, reason)
+            return
+        try:
+            ticket, endpoint = accept_link(self._side, request, session.name, session.geometry)
+        except (RdmaKvError, ValueError) as error:
+            self._refuse(session.identity, wire.UNAVAILABLE, str(error))
+            return
+        session.links.append(ticket.link_id)
+        opened = wire.Opened(
+            epoch=self._side.epoch, link_id=ticket.link_id, token=ticket.token, rdma=endpoint
+        )
+        self._send(session.identity, opened)
+
+    def _on_verify(self, session: _Session, request: wire.Verify) -> None:
+        if not self._side.config.verify:  # it costs this thread time, so nobody gets it unasked
+            reason = "decode was started without KVCACHE_VERIFY; set it on both sides"
+            self._refuse(session.identity, wire.UNAVAILABLE, reason)
+            return
+        try:
+            if len(request.blocks) != len(request.checksums):
+                raise ValueError(
+                    f"{len(request.blocks)} blocks with {len(request.checksums)} checksums"
+                )
+            sums = BlockSums.on_decode(self._side.engine.layout, session.geometry)
+            mine = sums.of(request.layer, request.tensor, request.blocks)
+        except ValueError as error:
+            self._refuse(session.identity, wire.MALFORMED, str(error))
+            return
+        pairs = zip(request.blocks, request.checksums, mine, strict=False)
+        bad = [block for block, theirs, ours in pairs if theirs != ours]
+        self._send(
+            session.identity,
+            wire.Verified(epoch=self._side.epoch, sequence=request.sequence, bad_blocks=bad),
+        )
+
+    # ---- helpers
+
+    def _end(self, session: _Session, why: str) -> None:
+        self._sessions.pop(session.identity, None)
+        for link_id in session.links:
+            self._side.engine.end_link(link_id, why)
+        if not self._sessions:
+            self._loop.stop_ticking(self)
+
+    def _refuse(
+        self, identity: bytes, code: str, reason: str, ours: str = "", theirs: str = ""
+    ) -> None:
+        self._send(
+            identity,
+            wire.Refused(
+                epoch=self._side.epoch,
+                code=code,
+                reason=wire.sentence(reason),
+                ours=wire.sentence(ours),
+                theirs=wire.sentence(theirs),
+            ),
+        )
+
+    def _send(self, identity: bytes, message: wire.Message) -> None:
+        """Never blocks: what a slow peer does not take is dropped, and its deadline tells it."""
+        try:
+            self._socket.send_multipart([identity, wire.encode(message)], zmq.NOBLOCK)
+        except zmq.Again:
+            logger.debug("a %s was dropped: the peer reads too slowly", type(message).__name__)
+
+
+def _address_of(frame: zmq.Frame) -> str:
+    try:
+        return str(frame.get("Peer-Address"))
+    except zmq.ZMQError:
+        return "unknown address"

@@ -1,0 +1,105 @@
+"""What a communicator knows about itself before it talks to anybody; both roles need it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rdma_kv import _core
+from rdma_kv import _messages as wire
+from rdma_kv._auth import Keys
+from rdma_kv._config import Config
+
+# The order in which `auto` tries: the fastest first.
+TRANSPORTS = ("cuda_ipc", "shm", "cma", "rdma", "tcp")
+
+# Transports that DESIGN names and this version lacks: said aloud rather than passed over.
+NOT_BUILT = {
+    "cuda_ipc": "this version moves no blocks of GPU memory",
+    "shm": "this version has no shared segments; cma does its work",
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One end: its engine, its settings, its NICs, and what the peer may learn of them."""
+
+    engine: _core.Engine
+    config: Config
+    host: wire.Host
+    keys: Keys | None
+    rails: list[_core.RdmaRail]
+    no_rdma: str  # why there is no rail
+
+    @property
+    def epoch(self) -> int:
+        """Of this life of the communicator."""
+        return self.engine.epoch
+
+    @property
+    def geometry(self) -> _core.Geometry:
+        """The shape of this side's cache."""
+        return self.engine.layout.geometry
+
+    @property
+    def is_host_memory(self) -> bool:
+        """Whether no block is on a GPU."""
+        return all(device < 0 for _, _, device in self.engine.layout.regions)
+
+    def gpu_reason(self, transport: str) -> str:
+        """Why a transport of host memory cannot serve this side; empty when it can."""
+        if self.is_host_memory:
+            return ""
+        return f"{transport} reaches host memory only, and blocks here are on a GPU"
+
+
+def to_wire(geometry: _core.Geometry) -> wire.Geometry:
+    """As it is sent."""
+    return wire.Geometry(
+        layers=geometry.layers,
+        block_count=geometry.block_count,
+        tensors=list(geometry.tensors),
+        dtype=geometry.dtype,
+        tp_size=geometry.tp_size,
+        tp_rank=geometry.tp_rank,
+    )
+
+
+def from_wire(geometry: wire.Geometry) -> _core.Geometry:
+    """As it came; raises ValueError when its numbers make no sense together."""
+    return _core.Geometry(
+        geometry.layers,
+        geometry.block_count,
+        geometry.tensors,
+        geometry.dtype,
+        geometry.tp_size,
+        geometry.tp_rank,
+    )
+
+
+def show(geometry: wire.Geometry) -> str:
+    """In words, for the side that reads a refusal."""
+    names = ("key", "value", "key scale", "value scale")
+    tensors = " + ".join(f"{names[kind]} {size} B" for kind, size, _ in geometry.tensors)
+    return (
+        f"{geometry.layers} layers of {geometry.block_count} blocks ({tensors}), "
+        f"dtype {geometry.dtype or 'undeclared'}, "
+        f"tensor-parallel rank {geometry.tp_rank} of {geometry.tp_size}"
+    )
+
+
+def to_wire_endpoint(endpoint: _core.RdmaEndpoint) -> wire.Endpoint:
+    """As it is sent."""
+    return wire.Endpoint(
+        gid=endpoint.gid,
+        lid=endpoint.lid,
+        mtu=endpoint.mtu,
+        link_layer=endpoint.link_layer,
+        qps=list(endpoint.qps),
+    )
+
+
+def from_wire_endpoint(endpoint: wire.Endpoint) -> _core.RdmaEndpoint:
+    """As it came."""
+    return _core.RdmaEndpoint(
+        endpoint.gid, endpoint.lid, endpoint.mtu, endpoint.link_layer, endpoint.qps
+    )

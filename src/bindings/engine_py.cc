@@ -1,0 +1,188 @@
+#include "bindings/engine_py.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+
+#include "bindings/bind.h"
+#include "bindings/errors_py.h"
+#include "bindings/ids.h"
+#include "bindings/wait.h"
+#include "transport/stream/acceptor.h"
+
+namespace rdma_kv::bindings {
+namespace py = pybind11;
+namespace {
+
+using engine::Engine;
+using transport::RemoteEnd;
+
+// How long a call that was interrupted waits for its write to stop. Longer than the engine needs
+// to stop or to give up (engine/limits.h).
+constexpr double kInterruptedWait = 5.0;
+
+std::shared_ptr<engine::Transfer> write(const PyPeer& self, py::handle src, py::handle dst,
+                                        std::uint32_t first_layer, std::uint32_t layer_count,
+                                        std::uint32_t tag, double timeout_s,
+                                        engine::Peer::Then then) {
+  const IdList src_ids(src, "local");
+  const IdList dst_ids(dst, "remote");
+  const py::gil_scoped_release released;
+  return self.peer->write(src_ids.view(), dst_ids.view(), {first_layer, layer_count}, tag,
+                          deadline_after(timeout_s), then);
+}
+
+PyTransfer write_async(const PyPeer& self, py::handle src, py::handle dst,
+                       std::uint32_t first_layer, std::uint32_t layer_count, std::uint32_t tag,
+                       double timeout_s) {
+  return {write(self, src, dst, first_layer, layer_count, tag, timeout_s,
+                engine::Peer::Then::kReturn),
+          self.engine};
+}
+
+void write_wait(const PyPeer& self, py::handle src, py::handle dst, std::uint32_t first_layer,
+                std::uint32_t layer_count, std::uint32_t tag, double timeout_s) {
+  const auto transfer =
+      write(self, src, dst, first_layer, layer_count, tag, timeout_s, engine::Peer::Then::kWait);
+  try {
+    wait_with_signals(kNever, [&](Nanos until) { return transfer->wait(until); });
+  } catch (...) {  // a signal: nothing of this write may land after the caller has left
+    const py::gil_scoped_release released;
+    transfer->cancel();
+    transfer->wait(deadline_after(kInterruptedWait));
+    throw;
+  }
+  transfer->rethrow();
+}
+
+py::dict counters(const PyPeer& self) {
+  const auto c = self.peer->counters();
+  py::dict out;
+  out["transfers_done"] = c.transfers_done;
+  out["transfers_failed"] = c.transfers_failed;
+  out["blocks_written"] = c.blocks_written;
+  out["bytes_written"] = c.bytes_written;
+  out["runs_written"] = c.runs_written;
+  out["queued"] = c.queued;
+  out["posts"] = c.link.posts;
+  out["work_requests"] = c.link.work_requests;
+  out["completions"] = c.link.completions;
+  return out;
+}
+
+std::size_t wait_notices(Engine& self, std::uint32_t tag, std::size_t count, double timeout_s) {
+  std::size_t here = 0;
+  wait_with_signals(deadline_after(timeout_s), [&](Nanos until) {
+    here = self.notices().take(tag, count, until);
+    return here >= count || self.notices().is_closed();
+  });
+  if (here < count && self.notices().is_closed()) {
+    throw Error(Errc::kValue, "the communicator is closed");
+  }
+  return std::min(here, count);
+}
+
+py::list take_notices(Engine& self) {
+  py::list out;
+  for (const auto& notice : self.notices().take_all()) {
+    out.append(py::make_tuple(notice.tag, notice.origin->name, notice.origin->epoch));
+  }
+  return out;
+}
+
+py::list inbound_links(Engine& self) {
+  std::vector<transport::stream::InboundInfo> links;
+  {
+    const py::gil_scoped_release released;
+    links = self.acceptor().links();
+  }
+  py::list out;
+  for (const auto& link : links) {
+    out.append(py::make_tuple(link.link_id, link.transport, link.origin.name, link.origin.epoch,
+                              link.is_open));
+  }
+  return out;
+}
+
+RemoteEnd make_remote_end(const Engine& local, const std::string& name, const std::string& host,
+                          std::uint16_t data_port, std::uint64_t epoch, std::uint64_t link_id,
+                          const py::bytes& token, const kv::Geometry& geometry,
+                          const std::vector<std::uint64_t>& bases, double timeout_s) {
+  RemoteEnd remote{name, host, data_port, epoch, link_id, {}, nullptr, deadline_after(timeout_s)};
+  const std::string_view given = token;
+  if (given.size() != transport::kTokenBytes) {
+    throw Error(Errc::kValue, join("token has ", given.size(), " bytes; must be 16"));
+  }
+  std::copy(given.begin(), given.end(), remote.token.begin());
+  const std::vector<int> devices(bases.size(), kv::kHostDevice);
+  remote.mapping = std::make_shared<const kv::Mapping>(
+      bases.empty() ? kv::Mapping::from_prefill(local.layout(), geometry)
+                    : kv::Mapping::between(local.layout(), kv::Layout(geometry, bases, devices)));
+  return remote;
+}
+
+void bind_peer(py::module_& m) {
+  py::class_<PyPeer>(m, "Peer")
+      .def("write", &write_async, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
+           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"))
+      .def("write_wait", &write_wait, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
+           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"))
+      .def_property_readonly("alive", [](const PyPeer& self) { return self.peer->is_alive(); })
+      .def_property_readonly("name", [](const PyPeer& self) { return self.peer->name(); })
+      .def_property_readonly("epoch", [](const PyPeer& self) { return self.peer->epoch(); })
+      .def_property_readonly("transport", [](const PyPeer& self) { return self.peer->transport(); })
+      .def("describe", [](const PyPeer& self) { return self.peer->describe(); })
+      .def("failure",
+           [](const PyPeer& self) -> py::object {
+             const auto failed = self.peer->failure();
+             return failed ? to_exception(*failed) : py::none();
+           })
+      .def("lose", [](const PyPeer& self, const std::string& why) { self.peer->lose(why); },
+           py::arg("why"), py::call_guard<py::gil_scoped_release>())
+      .def("close",
+           [](const PyPeer& self, double timeout_s) {
+             self.peer->close(deadline_after(timeout_s));
+           },
+           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+      .def("counters", &counters);
+}
+
+}  // namespace
+
+void bind_engine(py::module_& m) {
+  py::class_<Engine, std::shared_ptr<Engine>>(m, "Engine")
+      .def(py::init<kv::Layout>(), py::arg("layout"))
+      .def_property_readonly("epoch", &Engine::epoch)
+      .def_property_readonly("layout", &Engine::layout)
+      .def("close",
+           [](Engine& self, double timeout_s) { self.close(deadline_after(timeout_s)); },
+           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+      .def("listen", &Engine::listen, py::arg("address"), py::arg("port"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("end_link",
+           [](Engine& self, std::uint64_t link_id, const std::string& why) {
+             self.acceptor().end(link_id, why);
+           },
+           py::arg("link_id"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
+      .def("end_epoch",
+           [](Engine& self, std::uint64_t epoch, const std::string& why) {
+             self.acceptor().end_epoch(epoch, why);
+           },
+           py::arg("epoch"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
+      .def("inbound_links", &inbound_links)
+      .def("take_notices", &take_notices)
+      .def("wait_notices", &wait_notices, py::arg("tag"), py::arg("count"), py::arg("timeout_s"))
+      .def("notice_fd", [](Engine& self) { return self.notices().fd(); });
+  py::class_<RemoteEnd>(m, "RemoteEnd")
+      .def(py::init(&make_remote_end), py::arg("engine"), py::arg("name"), py::arg("host"),
+           py::arg("data_port"), py::arg("epoch"), py::arg("link_id"), py::arg("token"),
+           py::arg("geometry"), py::arg("bases"), py::arg("timeout_s"));
+  py::class_<transport::stream::Ticket>(m, "Ticket")
+      .def_readonly("link_id", &transport::stream::Ticket::link_id)
+      .def_property_readonly("token", [](const transport::stream::Ticket& self) {
+        return py::bytes(reinterpret_cast<const char*>(self.token.data()), self.token.size());
+      });
+  bind_peer(m);
+}
+
+}  // namespace rdma_kv::bindings

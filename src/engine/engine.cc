@@ -1,0 +1,84 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "engine/limits.h"
+
+namespace rdma_kv::engine {
+namespace {
+
+std::uint64_t random_epoch() {
+  std::random_device source;
+  std::uint64_t epoch = 0;
+  while (epoch == 0) epoch = (std::uint64_t{source()} << 32) | source();
+  return epoch;
+}
+
+}  // namespace
+
+Engine::Engine(kv::Layout layout)
+    : epoch_(random_epoch()), layout_(std::move(layout)), reactor_("rdma_kv") {
+  reactor_.every(kTick, [this] { tick(); });
+}
+
+void Engine::tick() {
+  std::vector<std::shared_ptr<Peer>> alive;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& known : peers_) {
+      if (auto peer = known.lock()) alive.push_back(std::move(peer));
+    }
+  }
+  for (const auto& peer : alive) peer->tick();
+}
+
+Engine::~Engine() { close(now()); }
+
+std::uint16_t Engine::listen(const std::string& address, std::uint16_t port) {
+  const std::lock_guard lock(mutex_);
+  if (acceptor_) throw Error(Errc::kValue, join("already listening on port ", acceptor_->port()));
+  acceptor_ = std::make_unique<transport::stream::Acceptor>(reactor_, address, port);
+  acceptor_->set_epoch(epoch_);
+  return acceptor_->port();
+}
+
+transport::stream::Acceptor& Engine::acceptor() {
+  const std::lock_guard lock(mutex_);
+  if (is_closed_) throw Error(Errc::kValue, "the engine is closed");
+  if (!acceptor_) throw Error(Errc::kValue, "the data port is not open: call listen() first");
+  return *acceptor_;
+}
+
+std::shared_ptr<Peer> Engine::add_peer(const transport::RemoteEnd& remote,
+                                       std::unique_ptr<transport::Link> link) {
+  auto peer = Peer::make(reactor_, remote.mapping, remote.name, remote.epoch, std::move(link));
+  const std::lock_guard lock(mutex_);
+  if (is_closed_) {
+    peer->close(now());
+    throw Error(Errc::kValue, "the engine is closed");
+  }
+  std::erase_if(peers_, [](const std::weak_ptr<Peer>& known) { return known.expired(); });
+  peers_.push_back(peer);
+  return peer;
+}
+
+void Engine::close(Nanos deadline) noexcept {
+  std::vector<std::weak_ptr<Peer>> peers;
+  std::unique_ptr<transport::stream::Acceptor> acceptor;
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(is_closed_, true)) return;
+    peers.swap(peers_);
+    acceptor.swap(acceptor_);
+  }
+  notices_.close();
+  for (const auto& known : peers) {
+    if (const auto peer = known.lock()) peer->close(deadline);
+  }
+  acceptor.reset();
+  reactor_.stop();
+}
+
+}  // namespace rdma_kv::engine

@@ -1,0 +1,29 @@
+// The engine's numbers, each with its reason.
+#pragma once
+
+#include "base/clock.h"
+
+namespace rdma_kv::engine {
+
+// A waiting thread drives the link itself for this long without progress before it sleeps. About
+// what a sleep and a wake-up cost on a busy machine, so that spinning at most doubles the wait.
+inline constexpr Nanos kSpin = 50 * kMicrosecond;
+
+// How long an abandoned write may take to stop alone before its link is broken for it.
+inline constexpr Nanos kStopGrace = 500 * kMillisecond;
+
+// How long a broken link may take until nothing of it can land. After that the error says
+// NotQuiesced instead of pretending.
+inline constexpr Nanos kQuiesceGrace = 3 * kSecond;
+
+// How often deadlines and idle links are looked at: finds a dead peer on an idle link, and costs
+// five wake-ups a second.
+inline constexpr Nanos kTick = 200 * kMillisecond;
+
+// A quiescing link is asked again at least this often.
+inline constexpr Nanos kQuiescePoll = 10 * kMillisecond;
+
+// Plans kept for reuse: as many as transfers usually are under way at once.
+inline constexpr int kMostSparePlans = 64;
+
+}  // namespace rdma_kv::engine

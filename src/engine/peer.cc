@@ -1,0 +1,404 @@
+#include "engine/peer.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "base/log.h"
+#include "engine/explain.h"
+#include "engine/limits.h"
+
+namespace rdma_kv::engine {
+namespace {
+
+void relax() noexcept {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+std::shared_ptr<Peer> Peer::make(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping,
+                                 std::string name, std::uint64_t epoch,
+                                 std::unique_ptr<transport::Link> link) {
+  const int fd = link->fd();
+  std::shared_ptr<Peer> peer(
+      new Peer(reactor, std::move(mapping), std::move(name), epoch, std::move(link)));
+  reactor.add(fd, EPOLLONESHOT, [weak = std::weak_ptr<Peer>(peer)](std::uint32_t) {
+    if (const auto self = weak.lock()) self->on_reactor();
+  });
+  const std::lock_guard lock(peer->mutex_);
+  peer->hand_over();
+  return peer;
+}
+
+Peer::Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::string name,
+           std::uint64_t epoch, std::unique_ptr<transport::Link> link)
+    : reactor_(reactor),
+      mapping_(std::move(mapping)),
+      name_(std::move(name)),
+      epoch_(epoch),
+      transport_(link->transport()),
+      description_(link->describe()),
+      link_(std::move(link)) {}
+
+Peer::~Peer() { close(now()); }
+
+std::unique_ptr<kv::Plan> Peer::take_plan() {
+  const std::lock_guard lock(mutex_);
+  if (spare_plans_.empty()) return std::make_unique<kv::Plan>();
+  auto plan = std::move(spare_plans_.back());
+  spare_plans_.pop_back();
+  return plan;
+}
+
+std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::LayerRange layers,
+                                      std::uint32_t tag, Nanos deadline, Then then) {
+  auto plan = take_plan();
+  plan->assign(*mapping_, src, dst, layers);
+  auto transfer = std::make_shared<Transfer>(shared_from_this(), std::move(plan), tag, deadline);
+  const std::lock_guard lock(mutex_);
+  if (!is_alive()) {
+    throw Error(Errc::kPeerLost, join("write of ", name_of(*transfer->plan_), " to ", name_,
+                                      " over ", transport_, ": the link is down: ",
+                                      failure_ ? failure_->what() : "it was closed"));
+  }
+  if (transfer->write_.plan->empty() && tag == 0) {  // nothing to move, nobody to tell
+    complete(*transfer, std::nullopt);
+    return transfer;
+  }
+  transfer->write_.id = next_id_++;
+  transfer->write_.cursor = kv::Cursor(*transfer->plan_, *mapping_);
+  queued_.push_back(transfer);
+  next_deadline_ = std::min(next_deadline_, deadline);
+  if (then == Then::kWait || is_driven_) return transfer;
+  progress();
+  hand_over();
+  return transfer;
+}
+
+bool Peer::drive(Transfer& transfer, Nanos deadline) noexcept {
+  std::unique_lock lock(mutex_);
+  if (is_driven_ || transfer.is_done()) return transfer.is_done();
+  is_driven_ = true;
+  Nanos spin_end = now() + kSpin;
+  while (true) {
+    const bool moved = progress();
+    const Nanos at = now();
+    if (at >= next_deadline_) check_deadlines(at);
+    if (transfer.is_done() || at >= deadline) break;
+    if (moved) spin_end = at + kSpin;
+    if (at >= spin_end) break;
+    lock.unlock();
+    relax();
+    lock.lock();
+  }
+  is_driven_ = false;
+  if (has_work()) hand_over();
+  return transfer.is_done();
+}
+
+bool Peer::progress() noexcept {
+  if (!link_) return false;
+  bool moved = false;
+  if (!is_ending_) {
+    moved = post_queued();
+    moved |= collect();
+    if (link_->is_broken()) {
+      begin_end(link_->failure());
+      moved = true;
+    }
+  }
+  if (is_ending_) continue_end();
+  return moved;
+}
+
+bool Peer::post_queued() noexcept {
+  is_queue_full_ = false;
+  is_again_ = false;
+  bool moved = false;
+  while (!queued_.empty()) {
+    Transfer& front = *queued_.front();
+    if (front.state_ == State::kQueued) {
+      front.state_ = State::kMoving;
+      front.stats_.started = now();
+    }
+    switch (link_->post(front.write_)) {
+      case transport::Post::kPosted:
+        moved = true;
+        start_moving(std::move(queued_.front()));
+        queued_.pop_front();
+        break;
+      case transport::Post::kQueueFull:
+        is_queue_full_ = true;
+        return moved;
+      case transport::Post::kAgain:
+        is_again_ = true;
+        return true;
+      case transport::Post::kBroken:
+        return moved;
+    }
+  }
+  return moved;
+}
+
+void Peer::start_moving(std::shared_ptr<Transfer> transfer) noexcept {
+  transfer->slot_ = moving_.size();
+  moving_.push_back(std::move(transfer));
+}
+
+bool Peer::collect() noexcept {
+  std::array<transport::Completion, 64> done;
+  bool any = false;
+  std::size_t got = 0;
+  do {
+    got = link_->poll(done.data(), done.size());
+    for (std::size_t i = 0; i < got; ++i) {
+      auto& transfer = *static_cast<Transfer*>(done[i].write->owner);
+      const bool was_stopped = transfer.write_.is_abandoned;
+      complete(transfer, was_stopped ? transfer.stop_cause_ : std::nullopt);
+      any = true;
+    }
+  } while (got == done.size());
+  return any;
+}
+
+void Peer::complete(Transfer& transfer, std::optional<Error> error) noexcept {
+  // The last reference may be the list's own.
+  std::shared_ptr<Transfer> keep;
+  if (transfer.slot_ < moving_.size() && moving_[transfer.slot_].get() == &transfer) {
+    keep = std::move(moving_[transfer.slot_]);
+    if (transfer.slot_ + 1 < moving_.size()) {
+      moving_[transfer.slot_] = std::move(moving_.back());
+      moving_[transfer.slot_]->slot_ = transfer.slot_;
+    }
+    moving_.pop_back();
+  }
+  transfer.state_ = error ? State::kFailed : State::kDone;
+  if (error) {
+    ++counters_.transfers_failed;
+  } else {
+    ++counters_.transfers_done;
+    counters_.blocks_written += transfer.stats_.blocks;
+    counters_.bytes_written += transfer.stats_.bytes;
+    counters_.runs_written += transfer.stats_.runs;
+  }
+  auto plan = transfer.finish(std::move(error));
+  if (spare_plans_.size() < kMostSparePlans) spare_plans_.push_back(std::move(plan));
+}
+
+void Peer::cancel(Transfer& transfer) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (transfer.is_done() || transfer.state_ == State::kStopping) return;
+  const Error cause(Errc::kCancelled, join("write of ", name_of(*transfer.plan_), " to ", name_,
+                                           " over ", transport_, " was cancelled by the caller"));
+  const auto is_it = [&](const auto& other) { return other.get() == &transfer; };
+  auto found = std::find_if(queued_.begin(), queued_.end(), is_it);
+  const bool is_queued = found != queued_.end();
+  auto shared = is_queued ? *found : *std::find_if(moving_.begin(), moving_.end(), is_it);
+  stop(std::move(shared), cause, now());
+  if (is_driven_) return;
+  progress();
+  hand_over();
+}
+
+void Peer::stop(std::shared_ptr<Transfer> transfer, Error cause, Nanos at) noexcept {
+  const bool was_posted = transfer->state_ != State::kQueued;
+  const auto found = std::find(queued_.begin(), queued_.end(), transfer);
+  if (found != queued_.end()) {
+    queued_.erase(found);
+    if (!was_posted) {  // the link never saw it
+      complete(*transfer, std::move(cause));
+      return;
+    }
+    start_moving(transfer);
+  }
+  transfer->state_ = State::kStopping;
+  transfer->stop_cause_ = std::move(cause);
+  transfer->stop_deadline_ = at + kStopGrace;
+  next_deadline_ = std::min(next_deadline_, transfer->stop_deadline_);
+  if (link_ && !is_ending_) link_->abandon(transfer->write_);
+}
+
+void Peer::check_deadlines(Nanos at) noexcept {
+  const auto late = [&](const Transfer& transfer) {
+    return Error(Errc::kTimeout,
+                 join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", transport_,
+                      " did not finish within ",
+                      static_cast<double>(transfer.deadline_ - transfer.stats_.submitted) / 1e9,
+                      " s; it waited for ",
+                      transfer.state_ == State::kQueued ? "earlier writes to this peer"
+                                                        : "the peer to take or confirm the bytes",
+                      "; is the peer alive and KVCACHE_TIMEOUT_S long enough?"));
+  };
+  std::vector<std::shared_ptr<Transfer>> expired;
+  bool is_stuck = false;
+  const auto look = [&](const std::shared_ptr<Transfer>& transfer) {
+    if (transfer->state_ == State::kStopping) {
+      is_stuck |= transfer->stop_deadline_ <= at;
+    } else if (transfer->deadline_ <= at) {
+      expired.push_back(transfer);
+    }
+  };
+  for (const auto& transfer : queued_) look(transfer);
+  for (const auto& transfer : moving_) look(transfer);
+  if (!is_ending_) {
+    for (auto& transfer : expired) stop(transfer, late(*transfer), at);
+    if (is_stuck && link_) {
+      link_->break_off({Errc::kPeerLost,
+                        join("a write that had to stop did not within ", kStopGrace / kMillisecond,
+                             " ms, so its link was ended")});
+    }
+  }
+  if (is_ending_ || is_stuck) progress();
+  next_deadline_ = next_deadline();
+}
+
+Nanos Peer::next_deadline() const noexcept {
+  if (is_ending_) return now() + kQuiescePoll;
+  Nanos next = kNever;
+  for (const auto& transfer : queued_) next = std::min(next, transfer->deadline_);
+  for (const auto& transfer : moving_) {
+    next = std::min(next, transfer->state_ == State::kStopping ? transfer->stop_deadline_
+                                                               : transfer->deadline_);
+  }
+  return next;
+}
+
+void Peer::begin_end(const transport::Failure& cause) noexcept {
+  is_alive_.store(false, std::memory_order_release);
+  is_ending_ = true;
+  quiesce_deadline_ = now() + kQuiesceGrace;
+  next_deadline_ = now();
+  if (!failure_) {
+    failure_.emplace(cause.code, join("link to ", name_, " over ", transport_, ": ", cause.what));
+  }
+}
+
+void Peer::continue_end() noexcept {
+  if (link_->quiesce() == transport::Quiesce::kQuiesced) {
+    fail_all(failure_->code(), failure_->what());
+    let_go_of_link();
+  } else if (now() >= quiesce_deadline_) {
+    fail_all(Errc::kNotQuiesced,
+             join(failure_->what(), "; the peer did not confirm within ", kQuiesceGrace / kSecond,
+                  " s that nothing of it can land any more: do not reuse the remote blocks before "
+                  "that peer has reconnected or gone"));
+    let_go_of_link();
+  }
+}
+
+void Peer::fail_all(Errc code, const std::string& why) noexcept {
+  const auto fail = [&](Transfer& transfer) {
+    // The peer's loss does not hide why this one was stopped.
+    if (transfer.stop_cause_ && code != Errc::kNotQuiesced) {
+      complete(transfer, transfer.stop_cause_);
+      return;
+    }
+    // What the link never saw cannot land, whatever the rest may do.
+    const Errc own = transfer.state_ == State::kQueued ? Errc::kPeerLost : code;
+    complete(transfer, Error(own, join("write of ", name_of(*transfer.plan_), " failed: ", why)));
+  };
+  for (const auto& transfer : std::exchange(queued_, {})) fail(*transfer);
+  while (!moving_.empty()) {
+    const auto transfer = moving_.back();
+    fail(*transfer);
+  }
+}
+
+void Peer::let_go_of_link() noexcept {
+  counters_.link = link_->counters();
+  is_ending_ = false;
+  next_deadline_ = kNever;
+  // A handler may be waiting for our lock, so the reactor forgets the descriptor on its own thread.
+  std::shared_ptr<transport::Link> link(std::move(link_));
+  reactor_.post([&reactor = reactor_, link] { reactor.remove(link->fd()); });
+}
+
+void Peer::lose(const std::string& why) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (!link_ || is_ending_) return;
+  link_->break_off({Errc::kPeerLost, why});
+  begin_end({Errc::kPeerLost, why});
+  if (is_driven_) return;
+  progress();
+  hand_over();
+}
+
+void Peer::close(Nanos deadline) noexcept {
+  std::unique_lock lock(mutex_);
+  is_alive_.store(false, std::memory_order_release);
+  if (!failure_) failure_.emplace(Errc::kPeerLost, join("the link to ", name_, " was closed"));
+  while (link_) {
+    const bool has_time = now() < deadline;
+    const bool is_idle = queued_.empty() && moving_.empty();
+    if (!is_ending_ && (is_idle || !has_time)) {
+      if (!is_idle) {
+        link_->break_off({Errc::kPeerLost, join("the link to ", name_, " was closed")});
+      }
+      begin_end({Errc::kPeerLost, join("the link to ", name_, " was closed")});
+    }
+    progress();
+    if (now() >= next_deadline_) check_deadlines(now());
+    if (!link_) break;
+    pollfd event{link_->fd(), POLLIN, 0};
+    const bool may_sleep = link_->arm(is_queue_full_) && !is_again_;
+    lock.unlock();  // the reactor leaves the link alone or helps; it never takes it away for good
+    if (may_sleep) ::poll(&event, 1, 1);
+    lock.lock();
+  }
+}
+
+void Peer::tick() noexcept { on_reactor(); }
+
+void Peer::on_reactor() noexcept {
+  const std::lock_guard lock(mutex_);
+  is_called_ = false;
+  if (is_driven_ || !link_) return;  // who drives sees to it
+  progress();
+  const Nanos at = now();
+  if (at >= next_deadline_) check_deadlines(at);
+  hand_over();
+}
+
+void Peer::call_soon() noexcept {
+  if (std::exchange(is_called_, true)) return;
+  reactor_.post([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->on_reactor();
+  });
+}
+
+void Peer::hand_over() noexcept {
+  if (!link_) return;
+  if (is_again_ || !link_->arm(is_queue_full_)) {
+    call_soon();
+  } else {
+    reactor_.modify(link_->fd(), EPOLLIN | EPOLLONESHOT);
+  }
+  if (is_ending_) next_deadline_ = std::min(next_deadline_, now() + kQuiescePoll);
+  if (next_deadline_ != kNever) reactor_.wake_at(next_deadline_);
+}
+
+std::optional<Error> Peer::failure() const {
+  const std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+TransferStats Peer::stats_of(const Transfer& transfer) const noexcept {
+  const std::lock_guard lock(mutex_);
+  return transfer.stats_;
+}
+
+PeerCounters Peer::counters() const {
+  const std::lock_guard lock(mutex_);
+  PeerCounters counters = counters_;
+  if (link_) counters.link = link_->counters();
+  counters.queued = queued_.size() + moving_.size();
+  return counters;
+}
+
+}  // namespace rdma_kv::engine

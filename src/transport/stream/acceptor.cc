@@ -1,0 +1,274 @@
+#include "transport/stream/acceptor.h"
+
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <map>
+#include <utility>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "transport/stream/frames.h"
+#include "transport/stream/mailbox.h"
+#include "transport/stream/pending.h"
+#include "transport/stream/socket.h"
+
+namespace rdma_kv::transport::stream {
+namespace {
+
+constexpr int kAcceptsPerTurn = 16;
+// How often ended links are forgotten and streams that never came are given up.
+constexpr Nanos kSweepEvery = kSecond;
+
+void fill_random(void* out, std::size_t bytes) {
+  if (::getrandom(out, bytes, 0) == static_cast<ssize_t>(bytes)) return;
+  const int err = errno;
+  throw Error(Errc::kHandshake, join("getrandom: ", reason(err), "; cannot make a token"));
+}
+
+// Takes the same time wherever they differ.
+bool is_equal(const Token& a, const Token& b) noexcept {
+  unsigned difference = 0;
+  for (std::size_t i = 0; i < kTokenBytes; ++i) {
+    difference |= static_cast<unsigned>(a[i]) ^ static_cast<unsigned>(b[i]);
+  }
+  return difference == 0;
+}
+
+// A link that a ticket was given out for.
+struct Expected {
+  std::unique_ptr<StreamInbound> inbound;
+  Origin origin;
+  Token token;
+  std::uint16_t streams;
+  Nanos expires;
+  std::uint64_t arrived = 0;  // one bit per stream index
+  std::uint16_t count = 0;
+
+  bool is_open() const noexcept { return count == streams; }
+};
+
+}  // namespace
+
+// Lives on the reactor's thread, but for the two atomics. Shared only with the periodic task, which
+// the reactor keeps for longer than the acceptor lives.
+struct Acceptor::Impl {
+  Impl(Reactor& reactor, const std::string& address, std::uint16_t port)
+      : reactor(reactor), listener(listen_on(parse_address(address, port))) {
+    this->port = port_of(local_address(listener.get()));
+  }
+
+  void accept_some();
+  void admit(UniqueFd stream);
+  void read_hello(std::uint64_t serial);
+  void greet(UniqueFd stream, const Hello& hello);
+  const char* objection(const Hello& hello) const noexcept;
+  void drop(std::uint64_t serial);
+  void sweep();
+  void end_all(const std::string& why);
+
+  Reactor& reactor;
+  UniqueFd listener;
+  std::uint16_t port = 0;
+  std::atomic<std::uint64_t> epoch{0};
+  bool is_deaf = false;  // out of descriptors: does not accept until the next sweep
+  std::map<std::uint64_t, Pending> pending;  // by serial number: the oldest comes first
+  std::uint64_t next_serial = 1;
+  std::map<std::uint64_t, Expected> links;
+};
+
+void Acceptor::Impl::accept_some() {
+  for (int i = 0; i < kAcceptsPerTurn; ++i) {
+    UniqueFd stream(::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (stream) {
+      admit(std::move(stream));
+      continue;
+    }
+    const int err = errno;
+    if (err == EAGAIN || err == EWOULDBLOCK) return;
+    if (err == EINTR || err == ECONNABORTED) continue;
+    // The connection stays in the backlog and the listener readable: without a pause this spins.
+    is_deaf = true;
+    reactor.modify(listener.get(), 0);
+    log(LogLevel::kError, join("accept on the data port ", port, ": ", reason(err),
+                               "; no new links for a second; is `ulimit -n` large enough?"));
+    return;
+  }
+}
+
+void Acceptor::Impl::admit(UniqueFd stream) {
+  if (pending.size() >= kMostPending) drop(pending.begin()->first);
+  tune(stream.get());
+  const int fd = stream.get();
+  const std::uint64_t serial = next_serial++;
+  const auto entry = pending.try_emplace(serial, std::move(stream)).first;
+  try {
+    reactor.add(fd, EPOLLIN, [this, serial](std::uint32_t) { read_hello(serial); });
+  } catch (...) {
+    pending.erase(entry);
+    throw;
+  }
+  reactor.wake_at(entry->second.expires());
+}
+
+void Acceptor::Impl::drop(std::uint64_t serial) {
+  const auto found = pending.find(serial);
+  if (found == pending.end()) return;
+  reactor.remove(found->second.fd());
+  pending.erase(found);
+}
+
+void Acceptor::Impl::read_hello(std::uint64_t serial) {
+  const auto found = pending.find(serial);
+  if (found == pending.end()) return;
+  Hello hello;
+  switch (found->second.read(hello)) {
+    case Pending::Read::kNeedMore:
+      return;
+    case Pending::Read::kGarbage:
+      log(LogLevel::kWarning, join("closed ", path_of(found->second.fd()),
+                                   ": what it sent is no HELLO of rdma_kv; who connects here?"));
+      return drop(serial);
+    case Pending::Read::kGone:
+      return drop(serial);
+    case Pending::Read::kHello:
+      reactor.remove(found->second.fd());
+      UniqueFd stream = found->second.release();
+      pending.erase(found);
+      return greet(std::move(stream), hello);
+  }
+}
+
+// Null when the stream is welcome.
+const char* Acceptor::Impl::objection(const Hello& hello) const noexcept {
+  if (hello.version != kWireVersion)
+    return "this side speaks version 1 of the stream protocol only";
+  if (hello.receiver_epoch != epoch.load(std::memory_order_relaxed)) {
+    return "the decode process was restarted since the handshake";
+  }
+  const auto found = links.find(hello.link_id);
+  // One answer for all three, so that nobody can probe for link ids.
+  constexpr const char* kUnknown = "the token is unknown, used up or expired";
+  if (found == links.end() || !is_equal(found->second.token, hello.token)) return kUnknown;
+  const Expected& link = found->second;
+  if (link.inbound->is_ended()) return kUnknown;
+  if (hello.stream_count != link.streams || hello.stream_index >= link.streams) {
+    return "the number of streams is not the one agreed on in the handshake";
+  }
+  if ((link.arrived >> hello.stream_index) & 1) return kUnknown;
+  return nullptr;
+}
+
+void Acceptor::Impl::greet(UniqueFd stream, const Hello& hello) {
+  const std::string path = path_of(stream.get());
+  if (const char* const why = objection(hello)) {
+    log(LogLevel::kWarning, join("refused stream ", path, ": ", why));
+    Outbox outbox;
+    (void)outbox.push(encode_refused(why));
+    (void)outbox.flush(stream.get());
+    return shut_and_close(stream);
+  }
+  Expected& link = links.at(hello.link_id);
+  link.arrived |= std::uint64_t{1} << hello.stream_index;
+  ++link.count;
+  Outbox outbox;
+  (void)outbox.push(encode_welcome(epoch.load(std::memory_order_relaxed)));
+  if (outbox.flush(stream.get()) == Io::kDone &&
+      link.inbound->attach(std::move(stream), hello.stream_index, hello.stream_count)) {
+    return;
+  }
+  link.inbound->end(join("stream ", path, " could not be opened"));
+}
+
+void Acceptor::Impl::sweep() {
+  const Nanos at = now();
+  while (!pending.empty() && pending.begin()->second.expires() <= at) drop(pending.begin()->first);
+  if (!pending.empty()) reactor.wake_at(pending.begin()->second.expires());
+  for (auto& [id, link] : links) {
+    if (!link.is_open() && link.expires <= at) {
+      link.inbound->end(join(link.count, " of ", link.streams, " streams came in time"));
+    }
+  }
+  std::erase_if(links, [](const auto& entry) { return entry.second.inbound->is_ended(); });
+  if (std::exchange(is_deaf, false)) reactor.modify(listener.get(), EPOLLIN);
+}
+
+void Acceptor::Impl::end_all(const std::string& why) {
+  reactor.remove(listener.get());
+  listener.reset();
+  while (!pending.empty()) drop(pending.begin()->first);
+  for (auto& [id, link] : links) link.inbound->end(why);
+  links.clear();
+}
+
+Acceptor::Acceptor(Reactor& reactor, const std::string& address, std::uint16_t port)
+    : impl_(std::make_shared<Impl>(reactor, address, port)) {
+  Impl* const impl = impl_.get();
+  reactor.add(impl->listener.get(), EPOLLIN, [impl](std::uint32_t) { impl->accept_some(); });
+  reactor.every(kSweepEvery, [weak = std::weak_ptr<Impl>(impl_)] {
+    if (const auto self = weak.lock()) self->sweep();
+  });
+}
+
+Acceptor::~Acceptor() {
+  // Links live and die on the reactor's thread.
+  impl_->reactor.run([&] { impl_->end_all("the data port was closed"); });
+}
+
+std::uint16_t Acceptor::port() const noexcept { return impl_->port; }
+
+void Acceptor::set_epoch(std::uint64_t epoch) noexcept {
+  impl_->epoch.store(epoch, std::memory_order_relaxed);
+}
+
+Ticket Acceptor::expect(std::unique_ptr<StreamInbound> inbound, Origin origin,
+                        std::uint16_t streams, Nanos ttl) {
+  if (streams > kMostStreams) {
+    throw Error(Errc::kValue, join(streams, " streams; must be at most ", kMostStreams));
+  }
+  Ticket ticket;
+  fill_random(&ticket.link_id, sizeof ticket.link_id);
+  fill_random(ticket.token.data(), ticket.token.size());
+  impl_->reactor.run([&] {
+    while (ticket.link_id == 0 || impl_->links.contains(ticket.link_id)) ++ticket.link_id;
+    impl_->links.try_emplace(ticket.link_id, Expected{std::move(inbound), std::move(origin),
+                                                      ticket.token, streams, now() + ttl});
+  });
+  return ticket;
+}
+
+void Acceptor::end(std::uint64_t link_id, const std::string& why) {
+  impl_->reactor.run([&] {
+    const auto found = impl_->links.find(link_id);
+    if (found == impl_->links.end()) return;
+    found->second.inbound->end(why);
+    impl_->links.erase(found);
+  });
+}
+
+void Acceptor::end_epoch(std::uint64_t epoch, const std::string& why) {
+  impl_->reactor.run([&] {
+    for (auto& [id, link] : impl_->links) {
+      if (link.origin.epoch == epoch) link.inbound->end(why);
+    }
+    std::erase_if(impl_->links,
+                  [&](const auto& entry) { return entry.second.origin.epoch == epoch; });
+  });
+}
+
+std::vector<InboundInfo> Acceptor::links() {
+  std::vector<InboundInfo> out;
+  impl_->reactor.run([&] {
+    for (const auto& [id, link] : impl_->links) {
+      if (link.inbound->is_ended()) continue;
+      out.push_back({id, link.inbound->transport(), link.origin, link.is_open()});
+    }
+  });
+  return out;
+}
+
+}  // namespace rdma_kv::transport::stream
