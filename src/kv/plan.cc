@@ -22,8 +22,10 @@ bool in_range(Id id, std::uint64_t blocks) noexcept {
 void check_layers(LayerRange layers, const Mapping& mapping) {
   const std::uint64_t end = std::uint64_t{layers.first} + layers.count;
   if (layers.count > 0 && end <= mapping.layers()) return;
-  throw Error(Errc::kValue, join("layers ", layers.first, "..", end, " (exclusive) are out of range; "
-                                 "there are ", mapping.layers(), " layers"));
+  throw Error(Errc::kValue, join("layers ", layers.first, "..", end,
+                                 " (exclusive) are out of range; "
+                                 "there are ",
+                                 mapping.layers(), " layers"));
 }
 
 }  // namespace
@@ -114,11 +116,14 @@ bool Plan::assign_received(const Mapping& mapping, std::span<const Run> runs, La
 }
 
 Cursor::Cursor(const Plan& plan, const Mapping& mapping) noexcept
+    : Cursor(plan.runs(), plan.layers(), mapping) {}
+
+Cursor::Cursor(std::span<const Run> runs, LayerRange layers, const Mapping& mapping) noexcept
     : mapping_(&mapping),
-      runs_(plan.runs().data()),
-      run_count_(plan.runs().size()),
-      layer_(plan.layers().first),
-      layer_end_(plan.empty() ? layer_ : layer_ + plan.layers().count) {}
+      runs_(runs.data()),
+      run_count_(runs.size()),
+      layer_(layers.first),
+      layer_end_(layers.first + (runs.empty() ? 0 : layers.count)) {}
 
 void Cursor::advance_region() noexcept {
   run_ = 0;

@@ -77,6 +77,8 @@ class Cursor {
  public:
   Cursor() = default;
   Cursor(const Plan& plan, const Mapping& mapping) noexcept;
+  // Over some runs only: one part of a write that is split over several streams.
+  Cursor(std::span<const Run> runs, LayerRange layers, const Mapping& mapping) noexcept;
 
   // Writes up to `most` further extents to `out`, and returns how many; 0 means the end.
   std::size_t next(Extent* out, std::size_t most) noexcept;
