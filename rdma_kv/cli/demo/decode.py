@@ -1,0 +1,62 @@
+"""The decode side: waits for the notice, then uses what lies in its blocks and nothing else."""
+
+from __future__ import annotations
+
+import time
+
+from rdma_kv import RDMACommunicator, TransferTimeout
+
+from .events import Emit, Fields
+from .paging import PagedCache, draw_tables, pool_blocks
+from .recording import Recording
+from .settings import DemoError, Settings
+from .sides import open_communicator
+from .source import load_model, open_source
+
+
+def run_decode(settings: Settings, port: str, emit: Emit) -> Fields:
+    """Plays the role once: {"tokens": [...]}, or of a recording {"differing": [...]}."""
+    source, settings = open_source(settings)
+    cache = PagedCache(settings, pool_blocks(settings)[1])
+    table = draw_tables(settings).decode
+    emit("ready", {"text": source.describe()})
+    result: Fields = {"blocks": settings.blocks * settings.layers}
+    with open_communicator("decode", port, cache, settings) as comm:
+        emit("listening", {"port": str(comm.port)})
+        await_last_write(comm, settings)
+        received_ns = time.monotonic_ns()
+        emit("received", {})
+    if settings.corrupt:
+        result["corrupted_block"] = cache.flip_block(table)
+    if isinstance(source, Recording):
+        result["differing"] = source.differing(cache, table)
+        return result
+    # The prompt's last token is run again, so its own K and V are left out.
+    kept = settings.prompt_tokens - 1
+    layers = [cache.get(layer, table, kept) for layer in range(settings.layers)]
+    result["tokens"] = source.continue_from(
+        layers, lambda done: emit("token", {"done": done, "of": settings.generate})
+    )
+    result["generate_ms"] = (time.monotonic_ns() - received_ns) / 1e6
+    return result
+
+
+def await_last_write(comm: RDMACommunicator, settings: Settings) -> None:
+    try:
+        comm.received(settings.tag, timeout_s=settings.timeout_s)
+    except TransferTimeout as error:
+        strange = [notice for notice in comm.poll_received() if notice.tag != settings.tag]
+        if not strange:
+            raise DemoError(f"decode waited {settings.timeout_s:g} s in vain: {error}") from error
+        raise DemoError(
+            f"{strange[0].peer} wrote a run with other parameters than ours ({settings.shape()}); "
+            "start both sides with the same --layers, --prompt-tokens, --block-tokens and --seed"
+        ) from error
+
+
+def run_reference(settings: Settings, emit: Emit) -> Fields:
+    """The third run, in one process, with no transfer: the tokens that are right."""
+    tokens = load_model(settings).reference(
+        lambda done: emit("token", {"done": done, "of": settings.generate})
+    )
+    return {"tokens": tokens}

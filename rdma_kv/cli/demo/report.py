@@ -1,0 +1,106 @@
+"""A run's outcome: as tables for people, as one JSON object for programs. GB is 1e9 bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .events import Fields
+from .settings import Settings
+from .verdict import Verdict
+
+
+def as_json(settings: Settings, results: dict[str, Fields], verdict: Verdict | None) -> str:
+    report: dict[str, Any] = {"settings": asdict(settings), **results}
+    if verdict:
+        report["verdict"] = asdict(verdict)
+    if "prefill" in results:
+        report["gb_per_s"] = _gb_per_s(results["prefill"])
+    return json.dumps(report, indent=2)
+
+
+def show_prefill(console: Console, settings: Settings, prefill: Fields) -> None:
+    console.print(_layers(settings, prefill))
+    console.print(_summary(settings, prefill))
+
+
+def show_verdict(console: Console, verdict: Verdict) -> None:
+    console.print(verdict.text, style="bold green" if verdict.is_good else "bold red", markup=False)
+
+
+def _layers(settings: Settings, prefill: Fields) -> Table:
+    table = Table(title="Each layer's write, and what it hid behind")
+    for heading in (
+        "layer",
+        "compute ms",
+        "copy ms",
+        "transfer ms",
+        "hidden ms",
+        "exposed ms",
+        "MB",
+        "GB/s",
+    ):
+        table.add_column(heading, justify="right")
+    for row in prefill["layers"]:
+        table.add_row(
+            str(row["layer"]),
+            *(
+                f"{row[k]:.2f}"
+                for k in ("compute_ms", "copy_ms", "transfer_ms", "hidden_ms", "exposed_ms")
+            ),
+            f"{row['bytes'] / 1e6:.2f}",
+            f"{row['gb_per_s']:.2f}",
+        )
+    table.caption = (
+        "compute: until the next layer's K and V; copy: into blocks, on the compute thread; "
+        "transfer: until visible to decode; hidden: while the model still computed"
+    )
+    return table
+
+
+def _summary(settings: Settings, prefill: Fields) -> Table:
+    transfer_ms = sum(row["transfer_ms"] for row in prefill["layers"])
+    hidden_ms = sum(row["hidden_ms"] for row in prefill["layers"])
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("source", prefill["source"])
+    table.add_row(
+        "prompt",
+        f"{settings.prompt_tokens} tokens in {settings.blocks} blocks of {settings.block_tokens}, "
+        "at random positions on both sides",
+    )
+    path = f" ({prefill['path']})" if prefill["path"] else ""
+    table.add_row("transport", prefill["transport"] + path)
+    table.add_row("why", _why(settings, prefill))
+    table.add_row(
+        "moved",
+        f"{prefill['bytes']:,} bytes in {prefill['blocks']} blocks (K and V), "
+        f"{_gb_per_s(prefill):.2f} GB/s while moving",
+    )
+    table.add_row(
+        "compute", f"{prefill['compute_ms']:.1f} ms, and {prefill['copy_ms']:.1f} ms copying"
+    )
+    share = 100 * hidden_ms / transfer_ms if transfer_ms else 0.0
+    table.add_row("hidden", f"{share:.1f} % of {transfer_ms:.2f} ms of transfers, behind compute")
+    table.add_row(
+        "exposed", f"{prefill['exposed_ms']:.2f} ms from the end of compute to the last byte"
+    )
+    if "recorded" in prefill:
+        table.add_row("recorded", prefill["recorded"])
+    return table
+
+
+def _why(settings: Settings, prefill: Fields) -> str:
+    if settings.transport != "auto":
+        return f"asked for: {settings.transport}"
+    return "\n".join(prefill["reasons"]) or "the first in the order of preference"
+
+
+def _gb_per_s(prefill: Fields) -> float:
+    busy_ms: float = prefill["busy_ms"]
+    return prefill["bytes"] / (busy_ms * 1e6) if busy_ms else 0.0
