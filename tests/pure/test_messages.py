@@ -141,7 +141,7 @@ def test_another_order_of_keys_is_read_the_same():
 def test_another_version_is_refused_with_both_versions_named(decode):
     future = {"magic": "RDMAKV", "version": 2, "type": "salutation", "epoch": "no longer a number"}
 
-    with pytest.raises(wire.OtherVersionError, match="version 2 .* this side 1") as caught:
+    with pytest.raises(wire.OtherVersionError, match=r"version 2 .* this side 1") as caught:
         decode(msgspec.msgpack.encode(future))
 
     assert caught.value.theirs == 2
