@@ -226,10 +226,12 @@ class RdmaRail:
         ib_timeout: int,
         relaxed_ordering: bool,
         remote_read: bool,
+        most_mr_bytes: int = 0,
     ) -> None:
-        """gid_index -1: automatic. remote_read: this side's peers flush by reading.
-        Raises ValueError (unknown NIC or GID index; names those that exist), the "unavailable"
-        error (no active port) or the "registration" error."""
+        """nic: a name, or name:port. gid_index -1: automatic. remote_read: this side's peers
+        flush by reading. most_mr_bytes: cut regions as for a NIC that takes no larger memory
+        region; 0: as this NIC does. Raises ValueError (unknown NIC or GID index; names those
+        that exist), the "unavailable" error (no active port) or the "registration" error."""
     @property
     def nic(self) -> str: ...
     @property
@@ -250,7 +252,7 @@ class RdmaRail:
     def link_layer(self) -> str: ...
     @property
     def rkeys(self) -> list[int]:
-        """One per region."""
+        """One per region; where the NIC cannot register a region whole, one per chunk of it."""
     @property
     def registered_bytes(self) -> int: ...
     def describe(self) -> str: ...
