@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import socket
 import subprocess
 import sys
 import textwrap
@@ -169,6 +170,16 @@ def test_nobody_there_is_an_error(opened: Opened, caplog: pytest.LogCaptureFixtu
     assert not status
     assert f"connect to {HERE}:1" in caplog.text
     assert "refused" in caplog.text
+
+
+def test_a_peer_that_says_nothing_is_a_timeout(opened: Opened) -> None:
+    prefill = opened(first("prefill", "0", Cache(seed=7)))
+
+    with socket.create_server((HERE, 0)) as silent:
+        status = prefill.connect(HERE, silent.getsockname()[1])
+
+    assert status == 3
+    assert not status
 
 
 def test_a_different_cache_is_an_error(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
