@@ -94,8 +94,18 @@ class Peers:
             raise PeerLost(f"not connected to {host}:{port}; call connect() first")
         return target
 
-    def connect(self, host: str, port: int, timeout_s: float) -> Remote:
-        """The live connection to an address: the one there is, else a new one."""
+    def connect(
+        self, host: str, port: int, timeout_s: float, *, epoch: int | None = None
+    ) -> Remote:
+        """The live connection to an address: the one there is, else a new one.
+
+        Args:
+            epoch: Take this life of the peer only.
+
+        Raises:
+            HandshakeError: No agreement.
+            PeerLost: The peer is in another life than the one asked for.
+        """
         deadline = time.monotonic() + timeout_s
         with self._lock:
             target = self._targets.setdefault((host, port), Target(host, port))
@@ -106,19 +116,25 @@ class Peers:
             )
         try:
             if target.remote is not None and target.remote.is_alive:
-                return target.remote
+                return _same_life(target, target.remote, epoch)
             self._drop(target, "connecting anew", 0.0)
             left_s = max(0.0, deadline - time.monotonic())
             connection = shake_hands(self._context, self._side, host, port, left_s)
-            return self._take_over(target, connection)
+            made = self._take_over(target, connection)
+            try:
+                return _same_life(target, made, epoch)
+            except PeerLost:
+                self._drop(target, "it restarted", 0.0)
+                raise
         finally:
             target.lock.release()
 
     def revive(self, target: Target, timeout_s: float, *, allowed: bool) -> Remote:
-        """A live connection to a target that is down.
+        """A live connection to a target that is down, in the same life of the peer.
 
         Raises:
-            PeerLost: It is not allowed to connect, or that failed; the first cause is in it.
+            PeerLost: It is not allowed to connect, that failed, or the peer restarted; the first
+                cause is in it.
         """
         remote = target.remote
         cause = remote.peer.failure() if remote is not None else None
@@ -127,7 +143,8 @@ class Peers:
             raise PeerLost(why)
         logger.info("%s; connecting again", why)
         try:
-            return self.connect(target.host, target.port, timeout_s)
+            epoch = remote.connection.epoch
+            return self.connect(target.host, target.port, timeout_s, epoch=epoch)
         except HandshakeError as error:
             raise PeerLost(f"{why}; connecting again failed: {error}") from error
 
@@ -219,6 +236,19 @@ class Peers:
             target.remote = None
             for name in _TOTALS:
                 self._totals[name] += getattr(last, name)
+
+
+def _same_life(target: Target, remote: Remote, epoch: int | None) -> Remote:
+    """The connection, unless it leads into another life of the peer than was asked for.
+
+    Block ids are granted by one life. In the next one they belong to somebody else, or to nobody.
+    """
+    if epoch in (None, remote.connection.epoch):
+        return remote
+    raise PeerLost(
+        f"{target.name} restarted: block ids of its earlier life mean nothing in this one; "
+        "call connect(), and write to blocks that it grants anew"
+    )
 
 
 def _end(remote: Remote, reason: str, timeout_s: float) -> None:
