@@ -116,16 +116,13 @@ class Peers:
             )
         try:
             if target.remote is not None and target.remote.is_alive:
-                return _same_life(target, target.remote, epoch)
-            self._drop(target, "connecting anew", 0.0)
+                _check_life(target, target.remote, epoch)
+                return target.remote
+            if target.remote is not None:
+                _end(target.remote, "connecting anew", 0.0)
             left_s = max(0.0, deadline - time.monotonic())
             connection = shake_hands(self._context, self._side, host, port, left_s)
-            made = self._take_over(target, connection)
-            try:
-                return _same_life(target, made, epoch)
-            except PeerLost:
-                self._drop(target, "it restarted", 0.0)
-                raise
+            return self._take_over(target, connection, epoch)
         finally:
             target.lock.release()
 
@@ -155,7 +152,9 @@ class Peers:
         if target is None:
             return
         with target.lock:
-            self._drop(target, "disconnected", timeout_s)
+            if target.remote is not None:
+                _end(target.remote, "disconnected", timeout_s)
+                self._forget(target)
 
     def infos(self) -> list[PeerInfo]:
         """Every peer that has been connected and not disconnected."""
@@ -211,9 +210,15 @@ class Peers:
         with self._lock:
             return list(self._targets.values())
 
-    def _take_over(self, target: Target, connection: Connection) -> Remote:
+    def _take_over(self, target: Target, connection: Connection, epoch: int | None) -> Remote:
         heartbeat = Heartbeat(self._loop, connection.socket, connection.peer, self._side.epoch)
         remote = Remote(connection, heartbeat)
+        try:
+            _check_life(target, remote, epoch)
+        except PeerLost:
+            _end(remote, "it was meant for an earlier life", 0.0)
+            raise
+        self._forget(target)
         with self._lock:
             is_closed = self._is_closed
             if not is_closed:
@@ -225,12 +230,11 @@ class Peers:
         _report(target, connection)
         return remote
 
-    def _drop(self, target: Target, reason: str, timeout_s: float) -> None:
-        """With the target's lock held."""
+    def _forget(self, target: Target) -> None:
+        """Keeps the counters of a connection that has ended. With the target's lock held."""
         remote = target.remote
         if remote is None:
             return
-        _end(remote, reason, timeout_s)
         last = PeerStats.from_core(remote.peer)
         with self._lock:
             target.remote = None
@@ -238,17 +242,13 @@ class Peers:
                 self._totals[name] += getattr(last, name)
 
 
-def _same_life(target: Target, remote: Remote, epoch: int | None) -> Remote:
-    """The connection, unless it leads into another life of the peer than was asked for.
-
-    Block ids are granted by one life. In the next one they belong to somebody else, or to nobody.
-    """
-    if epoch in (None, remote.connection.epoch):
-        return remote
-    raise PeerLost(
-        f"{target.name} restarted: block ids of its earlier life mean nothing in this one; "
-        "call connect(), and write to blocks that it grants anew"
-    )
+def _check_life(target: Target, remote: Remote, epoch: int | None) -> None:
+    """Block ids are granted by one life of a peer; in its next they belong to somebody else."""
+    if epoch not in (None, remote.connection.epoch):
+        raise PeerLost(
+            f"{target.name} restarted: block ids of its earlier life mean nothing in this one; "
+            "call connect(), and write to blocks that it grants anew"
+        )
 
 
 def _end(remote: Remote, reason: str, timeout_s: float) -> None:
