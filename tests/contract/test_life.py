@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pytest
@@ -256,17 +257,18 @@ def test_nothing_is_left_behind(wire: Wire):
     """Communicators come and go without leaking threads or descriptors."""
 
     def one_life() -> None:
-        prefill, decode = wire.pair(Shape(layers=1, blocks=4))
-        prefill.write(decode.address, [1], [2], tag=1)
-        decode.received(1, 10)
-        prefill.close()
-        decode.close()
+        with wire.another() as inner:
+            prefill, decode = inner.pair(Shape(layers=1, blocks=4))
+            prefill.write(decode.address, [1], [2], tag=1)
+            decode.received(1, 10)
 
     one_life()
     one_life()
-    prefill = wire.prefill(Shape(layers=1, blocks=4))
-    before = prefill.open_things()
+    witness = wire.prefill(Shape(layers=1, blocks=4))
+    gc.collect()
+    before = witness.open_things()
     for _ in range(5):
         one_life()
 
-    eventually(lambda: prefill.open_things() <= before, 5, f"back to {before} open things")
+    gc.collect()
+    eventually(lambda: witness.open_things() <= before, 5, f"back to {before} open things")
