@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
 
+from rdma_kv import __version__, _core
 from rdma_kv.cli.bench_command import bench
 from rdma_kv.cli.console import output
 from rdma_kv.cli.demo_command import demo
@@ -29,13 +29,7 @@ app.command()(doctor)
 def show_version(wanted: bool) -> None:
     if not wanted:
         return
-    from rdma_kv import _core
-
-    try:
-        number = version("rdma_kv")
-    except PackageNotFoundError:  # run from a source tree that was built in place
-        number = _core.features()["version"]
-    output().print(f"rdma_kv {number}")
+    output().print(f"rdma_kv {__version__}")
     for name, value in _core.features().items():
         output().print(f"  {name}: {value}", markup=False)
     raise typer.Exit

@@ -11,7 +11,7 @@ import typer
 from rdma_kv import Config, ConfigError, RdmaKvError
 from rdma_kv.cli.console import BAD_USAGE, INTERRUPTED, errors, fail, output
 from rdma_kv.cli.demo import report, verdict
-from rdma_kv.cli.demo.conductor import child_environment, run_locally
+from rdma_kv.cli.demo.conductor import model_environment, run_locally
 from rdma_kv.cli.demo.events import Fields
 from rdma_kv.cli.demo.progress import bars
 from rdma_kv.cli.demo.recording import Recording
@@ -128,7 +128,7 @@ def play_both(settings: Settings, as_json: bool) -> int:
 
 
 def play_prefill(settings: Settings, address: tuple[str, str], as_json: bool) -> int:
-    os.environ.update(child_environment())
+    os.environ.update(model_environment())
     from rdma_kv.cli.demo.prefill import run_prefill
 
     with bars(errors(), settings, "prefill") as show:
@@ -141,7 +141,7 @@ def play_prefill(settings: Settings, address: tuple[str, str], as_json: bool) ->
 
 
 def play_decode(settings: Settings, port: str, as_json: bool) -> int:
-    os.environ.update(child_environment())
+    os.environ.update(model_environment())
     from rdma_kv.cli.demo.decode import run_decode, run_reference
 
     console = errors()

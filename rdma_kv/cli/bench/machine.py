@@ -7,16 +7,15 @@ import platform
 import subprocess
 from pathlib import Path
 
-from rdma_kv import _core
+from rdma_kv import __version__, _core
 
 
 def machine_line() -> str:
-    features = _core.features()
     load = " ".join(f"{x:.2f}" for x in os.getloadavg())
     cores = len(os.sched_getaffinity(0))
     return (
-        f"rdma_kv {features['version']} ({_commit()}), {_cpu()}, {cores} cores, "
-        f"{platform.system()} {platform.release()}, {features['compiler']}, load {load}"
+        f"rdma_kv {__version__} ({_commit()}), {_cpu()}, {cores} cores, "
+        f"{platform.system()} {platform.release()}, g++ {_core.features()['compiler']}, load {load}"
     )
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from rdma_kv import Config, RDMACommunicator, RdmaKvError
+from rdma_kv.cli.local import HOST, local_environment
 
 from .work import POOL_BLOCKS, Bytes, Work, checksums
 
-HOST = "127.0.0.1"
 ANSWER_S = 60.0
 
 
@@ -22,7 +21,9 @@ class BenchError(Exception):
     """The bench cannot go on; the text is for the user."""
 
 
-def communicator(role: str, pool: Bytes, transport: str) -> RDMACommunicator:
+def communicator(
+    role: Literal["prefill", "decode"], pool: Bytes, transport: str
+) -> RDMACommunicator:
     """One layer of keys only: the number of layers is not what is measured."""
     return RDMACommunicator(
         role=role,
@@ -32,7 +33,7 @@ def communicator(role: str, pool: Bytes, transport: str) -> RDMACommunicator:
         local_value_cache=[],
         block_number=POOL_BLOCKS,
         block_bytes=pool.shape[1],
-        config=Config.from_env({**os.environ, "KVCACHE_TRANSPORT": transport}),
+        config=Config.from_env({**local_environment(), "KVCACHE_TRANSPORT": transport}),
     )
 
 

@@ -43,12 +43,10 @@ class Work:
         return np.zeros((POOL_BLOCKS, self.block_bytes), np.uint8)
 
     def filled_pool(self) -> Bytes:
+        pool = self.empty_pool()
         random = np.random.default_rng(self.block_bytes)
-        return (
-            np.frombuffer(random.bytes(POOL_BLOCKS * self.block_bytes), np.uint8)
-            .reshape(POOL_BLOCKS, self.block_bytes)
-            .copy()
-        )
+        pool[:] = random.integers(0, 256, pool.shape, np.uint8)
+        return pool
 
     def expected_checksums(self, source: Bytes) -> list[int]:
         """Of every block of the destination: those that are not written stay zero."""

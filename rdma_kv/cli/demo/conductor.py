@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import collections
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -14,21 +12,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
+from rdma_kv.cli.local import HOST, local_environment
+
 from .events import Emit, Fields
 from .settings import DemoError, Settings
 
-LAST_LINES = 12  # of a failed child's standard error
 STOP_S = 3.0  # for a child to end when asked to, before it is killed
 ALSO_FAILED_S = 1.5  # one side's failure breaks the other's link: hear both before judging
 
 
-def child_environment() -> dict[str, str]:
-    """One compute thread each, so that two children share two cores; and no look at the network."""
+def model_environment() -> dict[str, str]:
+    """One compute thread for each process, as two share two cores; and no look at the network."""
     return {
-        **os.environ,
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
+    }
+
+
+def child_environment() -> dict[str, str]:
+    return {
+        **local_environment(),
+        **model_environment(),
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -47,7 +52,7 @@ class Child:
 
     def __init__(self, role: str, settings: Settings, inbox: queue.Queue[Message]) -> None:
         self.role = role
-        self.last_lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+        self.last_line = ""  # of its standard error; all of it is shown as it comes
         self._inbox = inbox
         self._process = subprocess.Popen(
             [sys.executable, "-m", "rdma_kv.cli.demo.child", role],
@@ -87,7 +92,7 @@ class Child:
 
     def _keep(self, stream: IO[str]) -> None:
         for line in stream:
-            self.last_lines.append(line.rstrip())
+            self.last_line = line.rstrip() or self.last_line
             self._inbox.put(Message(self.role, "said", {"text": line.rstrip()}))
 
     def _listen(self, stream: IO[str], errors: threading.Thread) -> None:
@@ -129,7 +134,7 @@ class Conductor:
         while len(results) < len(self._children):
             message = self._next()
             if message.event == "listening":
-                address = json.dumps(["127.0.0.1", message.fields["port"]])
+                address = json.dumps([HOST, message.fields["port"]])
                 self._children["prefill"].tell(address)
             elif message.event == "result":
                 results[message.role] = message.fields
@@ -155,9 +160,10 @@ class Conductor:
         if message.event == "failed":
             self._failures[role] = f"failed: {message.fields['text']}"
         elif message.event == "ended" and not has_result and role not in self._failures:
-            lines = "\n".join(f"  {line}" for line in self._children[role].last_lines)
-            self._failures[role] = f"ended with status {message.fields['status']} and no result" + (
-                f"; its last lines:\n{lines}" if lines else ""
+            status = message.fields["status"]
+            last = self._children[role].last_line
+            self._failures[role] = f"ended with status {status} and no result" + (
+                f"; its last words: {last}" if last else ""
             )
         if len(self._failures) == len(self._children):
             raise self._failure()

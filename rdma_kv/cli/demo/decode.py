@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from rdma_kv import RDMACommunicator, TransferTimeout
 
 from .events import Emit, Fields
-from .paging import PagedCache, draw_tables, pool_blocks
+from .paging import Ids, PagedCache, draw_tables, pool_blocks
 from .recording import Recording
 from .settings import DemoError, Settings
 from .sides import open_communicator
 from .source import load_model, open_source
+
+if TYPE_CHECKING:
+    from .model import Llama
 
 
 def run_decode(settings: Settings, port: str, emit: Emit) -> Fields:
@@ -20,25 +24,32 @@ def run_decode(settings: Settings, port: str, emit: Emit) -> Fields:
     cache = PagedCache(settings, pool_blocks(settings)[1])
     table = draw_tables(settings).decode
     emit("ready", {"text": source.describe()})
-    result: Fields = {"blocks": settings.blocks * settings.layers}
     with open_communicator("decode", port, cache, settings) as comm:
         emit("listening", {"port": str(comm.port)})
         await_last_write(comm, settings)
-        received_ns = time.monotonic_ns()
         emit("received", {})
-    if settings.corrupt:
-        result["corrupted_block"] = cache.flip_block(table)
-    if isinstance(source, Recording):
-        result["differing"] = source.differing(cache, table)
-        return result
+        received_ns = time.monotonic_ns()
+        result: Fields = {"blocks": settings.blocks * settings.layers}
+        if settings.corrupt:
+            result["corrupted_block"] = cache.flip_block(table)
+        if isinstance(source, Recording):
+            result["differing"] = source.differing(cache, table)
+        else:
+            result["tokens"] = generate(source, cache, table, settings, emit)
+            result["generate_ms"] = (time.monotonic_ns() - received_ns) / 1e6
+    return result
+
+
+def generate(
+    model: Llama, cache: PagedCache, table: Ids, settings: Settings, emit: Emit
+) -> list[int]:
     # The prompt's last token is run again, so its own K and V are left out.
     kept = settings.prompt_tokens - 1
     layers = [cache.get(layer, table, kept) for layer in range(settings.layers)]
-    result["tokens"] = source.continue_from(
+    tokens: list[int] = model.continue_from(
         layers, lambda done: emit("token", {"done": done, "of": settings.generate})
     )
-    result["generate_ms"] = (time.monotonic_ns() - received_ns) / 1e6
-    return result
+    return tokens
 
 
 def await_last_write(comm: RDMACommunicator, settings: Settings) -> None:

@@ -20,7 +20,7 @@ HIDDEN = HEAD_DIM * QUERY_HEADS
 LayerReady = Callable[[int, Floats, Floats], None]
 
 
-class WritingCache(DynamicCache):
+class WritingCache(DynamicCache):  # type: ignore[misc]
     """Hands every layer's K and V out before attention over them even starts."""
 
     def __init__(self, on_layer: LayerReady) -> None:
@@ -47,11 +47,11 @@ class Llama:
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(1)
+        torch.set_grad_enabled(False)  # in this process, for good
         torch.manual_seed(settings.seed)
         self._settings = settings
         self._model = LlamaForCausalLM(_config(settings)).eval()
-        with torch.no_grad():
-            self._model(torch.zeros(1, settings.block_tokens, dtype=torch.long))  # warm-up
+        self._model(torch.zeros(1, settings.block_tokens, dtype=torch.long))  # warm-up
         random = torch.Generator().manual_seed(settings.seed + 1)
         self._prompt = torch.randint(VOCABULARY, (1, settings.prompt_tokens), generator=random)
 
@@ -62,12 +62,10 @@ class Llama:
             f"{QUERY_HEADS} heads, {KV_HEADS} KV heads, {millions:.1f} M parameters, float32"
         )
 
-    @torch.no_grad()
     def prefill(self, on_layer: LayerReady) -> None:
         """Computes the prompt; what becomes of its KV is up to `on_layer`."""
         self._model(self._prompt, past_key_values=WritingCache(on_layer), logits_to_keep=1)
 
-    @torch.no_grad()
     def continue_from(
         self, layers: list[tuple[Floats, Floats]], on_token: Callable[[int], None]
     ) -> list[int]:
@@ -86,7 +84,6 @@ class Llama:
             on_token(len(tokens))
         return tokens
 
-    @torch.no_grad()
     def reference(self, on_token: Callable[[int], None]) -> list[int]:
         """The same generation by transformers alone, in one process: what is right."""
         out = self._model.generate(

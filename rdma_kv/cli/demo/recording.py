@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,7 @@ class Recording:
 
     def parameters(self, asked: Settings) -> Settings:
         """The settings of a replay: the shape is the recording's, the rest as asked."""
-        return replace(asked, **self.settings.shape())
+        return asked.reshaped(self.settings.shape())
 
     def describe(self) -> str:
         return f"a recording of {self.settings.layers} layers, {self.settings.blocks} blocks each"
@@ -76,4 +75,5 @@ class Recording:
 def _rows(blocks: Floats) -> Floats:
     """[blocks, heads, block_tokens, width] as [heads, tokens, width]."""
     count, heads, block_tokens, width = blocks.shape
-    return blocks.transpose(1, 0, 2, 3).reshape(heads, count * block_tokens, width)
+    rows: Floats = blocks.transpose(1, 0, 2, 3).reshape(heads, count * block_tokens, width)
+    return rows

@@ -74,8 +74,7 @@ def _summary(settings: Settings, prefill: Fields) -> Table:
         f"{settings.prompt_tokens} tokens in {settings.blocks} blocks of {settings.block_tokens}, "
         "at random positions on both sides",
     )
-    path = f" ({prefill['path']})" if prefill["path"] else ""
-    table.add_row("transport", prefill["transport"] + path)
+    table.add_row("transport", prefill["path"] or prefill["transport"])
     table.add_row("why", _why(settings, prefill))
     table.add_row(
         "moved",

@@ -67,6 +67,10 @@ class Settings:
     def from_json(cls, text: str) -> Settings:
         return cls(**json.loads(text))
 
+    def reshaped(self, shape: dict[str, int]) -> Settings:
+        """These settings for the shape of others."""
+        return Settings(**{**asdict(self), **shape})
+
     def check(self) -> None:
         """Raises DemoError naming the first flag that makes no sense."""
         for name, value, least in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from rdma_kv import Config, RDMACommunicator
 
@@ -11,7 +12,7 @@ from .settings import Settings
 
 
 def open_communicator(
-    role: str, port: str, cache: PagedCache, settings: Settings
+    role: Literal["prefill", "decode"], port: str, cache: PagedCache, settings: Settings
 ) -> RDMACommunicator:
     environment = dict(os.environ)
     if settings.transport != "auto":
