@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,7 +76,8 @@ class DecodeEngine:
         self.engine.end_epoch(epoch, "the test wants it")
 
     def read(self) -> Cache:
-        return self.cache.copy()
+        copy: Cache = self.cache.copy()
+        return copy
 
     def bases(self) -> list[int]:
         return [int(region.ctypes.data) for region in self.cache]
@@ -118,9 +121,19 @@ class DecodeProcess:
             raise RuntimeError(answer)
         return answer
 
-    def send_signal(self, number: signal.Signals) -> None:
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Every thread stands still meanwhile."""
+        pid = self.process.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            # The signal's sender does not wait for the last thread to stop.
+            stats = list(Path(f"/proc/{pid}/task").glob("*/stat"))
+            assert eventually(lambda: all(") T " in stat.read_text() for stat in stats))
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def kill(self) -> None:
         self.process.kill()
@@ -157,7 +170,7 @@ class Prefill:
 
     def expected(self, before: Cache, src: Any, dst: Any, layers: range) -> Cache:
         """What decode's cache must hold after the write, byte by byte."""
-        after = before.copy()
+        after: Cache = before.copy()
         for region in range(layers.start * self.shape.tensors, layers.stop * self.shape.tensors):
             bytes_ = self.shape.block_bytes
             after[region, dst, :bytes_] = self.cache[region, src, :bytes_]
@@ -171,3 +184,9 @@ def eventually(claim: Callable[[], bool], timeout_s: float = 5.0) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def error_of(transfer: Any, timeout_s: float = 10.0) -> str:
+    """Why a transfer failed once it has ended; "" when it did not."""
+    assert eventually(transfer.done, timeout_s)
+    return str(transfer.error() or "")
