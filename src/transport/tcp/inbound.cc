@@ -233,6 +233,9 @@ class TcpInbound final : public stream::StreamInbound {
 std::unique_ptr<stream::StreamInbound> make_inbound(Reactor& reactor, NoticeSink& sink,
                                                     Origin origin, kv::Mapping mapping,
                                                     std::uint16_t streams) {
+  if (streams < 1 || streams > stream::kMostStreams) {
+    throw Error(Errc::kValue, join(streams, " TCP streams; must be 1..", stream::kMostStreams));
+  }
   return std::make_unique<TcpInbound>(reactor, sink, std::move(origin), std::move(mapping),
                                       streams);
 }
