@@ -186,7 +186,12 @@ def tcp_open(engine: Engine, remote: RemoteEnd, streams: int) -> Peer: ...
 def cma_offer(engine: Engine) -> dict[str, Any]:
     """{"pid": int, "boot_id": str, "pid_namespace": int, "probe_address": int, "probe_nonce": bytes}."""
 
-def cma_accept(engine: Engine, origin: str, epoch: int, prefill: Geometry) -> Ticket: ...
+def cma_accept(
+    engine: Engine, origin: str, epoch: int, prefill: Geometry, prefill_pid: int = 0
+) -> Ticket:
+    """prefill_pid: of the peer, when its boot id and pid namespace are ours; else 0. Where Yama
+    restricts ptrace to 1, this one process is allowed to write here while its link lives."""
+
 def cma_open(engine: Engine, remote: RemoteEnd, offer: dict[str, Any]) -> Peer: ...
 
 def loopback_accept(engine: Engine, origin: str, epoch: int, prefill: Geometry) -> Ticket: ...

@@ -11,6 +11,7 @@
 namespace rdma_kv::transport::tcp {
 
 // Receives straight into the blocks of `mapping`'s destination side, for Acceptor::expect().
+// Throws Error(kValue) unless there are 1..64 streams.
 std::unique_ptr<stream::StreamInbound> make_inbound(Reactor& reactor, NoticeSink& sink,
                                                     Origin origin, kv::Mapping mapping,
                                                     std::uint16_t streams);
