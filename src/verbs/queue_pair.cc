@@ -43,12 +43,12 @@ UniqueQp create(const Device& device, const CompletionQueue& queue, const QueueP
   UniqueQp made(lib().create_qp(device.pd(), &attr));
   if (made) return made;
   const int err = errno;
-  throw Error(Errc::kUnavailable,
-              join("ibv_create_qp: ", reason(err), ", ", spec.send_depth, " sends of ",
-                   spec.send_sges, " pieces and ", spec.receive_depth, " receives on ", path.name,
-                   " (it allows ", device.limits().max_qp_wr, " of ", device.limits().max_sge,
-                   ", and ", device.limits().max_qp,
-                   " queue pairs); ask for fewer (KVCACHE_QPS_PER_PEER)"));
+  throw Error(
+      Errc::kUnavailable,
+      join("ibv_create_qp: ", reason(err), ", ", spec.send_depth, " sends of ", spec.send_sges,
+           " pieces and ", spec.receive_depth, " receives on ", path.name, " (it allows ",
+           device.limits().max_qp_wr, " of ", device.limits().max_sge, ", and ",
+           device.limits().max_qp, " queue pairs); ask for fewer (KVCACHE_QPS_PER_PEER)"));
 }
 
 void modify(ibv_qp* queue_pair, ibv_qp_attr& attr, int mask, const char* to,
@@ -97,8 +97,8 @@ void QueuePair::connect(const LocalPath& path, const RemotePath& remote, int tim
   attr.path_mtu = mtu_code(remote.mtu_bytes);
   attr.dest_qp_num = remote.number;
   attr.rq_psn = remote.psn;
-  attr.max_dest_rd_atomic = static_cast<std::uint8_t>(
-      std::clamp(device_->limits().max_qp_rd_atom, 1, kReadsUnderWay));
+  attr.max_dest_rd_atomic =
+      static_cast<std::uint8_t>(std::clamp(device_->limits().max_qp_rd_atom, 1, kReadsUnderWay));
   attr.min_rnr_timer = kReceiverNotReadyTimer;
   attr.ah_attr.port_num = static_cast<std::uint8_t>(path.port);
   if (path.is_ethernet) {
