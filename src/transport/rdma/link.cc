@@ -74,7 +74,8 @@ Post RdmaLink::post(Write& write) noexcept {
     if (const Post post = resume(); post != Post::kPosted) return post;
   }
   for (int made = 0; (write.state & kAllPosted) == 0; ++made) {
-    if (made == kChainsPerPost) return Post::kAgain;
+    // A notice that has begun is finished at once: its write could no longer be abandoned.
+    if (made >= kChainsPerPost && (write.state & kNoticeBegun) == 0) return Post::kAgain;
     if (const Post post = post_chain(write); post != Post::kPosted) return post;
   }
   posting_ = nullptr;
