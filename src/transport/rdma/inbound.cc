@@ -54,14 +54,18 @@ RdmaInbound::RdmaInbound(std::shared_ptr<const Rail> rail, NoticeSink& sink, con
           {verbs::QueuePair(rail_->device(), queue_, spec, rail_->path(),
                             {.remote_write = true, .remote_read = rail_->options().remote_read})});
       post_receives(i, spec.receive_depth);
+      if (lanes_[i].is_dead) {
+        throw Error(Errc::kHandshake, join("ibv_post_recv failed on ", rail_->path().name));
+      }
       lanes_[i].queue_pair.connect(rail_->path(), rail_->path_to(remote, i),
                                    rail_->options().ib_timeout);
     }
+    side_ =
+        stream::make_side_inbound(rail_->reactor(), sink, origin, "rdma", [this] { drop_path(); });
+    // Last: from here on the reactor may call.
     if (!queue_->request_notice()) {
       throw Error(Errc::kHandshake, join("ibv_req_notify_cq failed on ", rail_->path().name));
     }
-    side_ =
-        stream::make_side_inbound(rail_->reactor(), sink, origin, "rdma", [this] { drop_path(); });
   } catch (...) {
     rail_->hub().remove(hub_context_);
     throw;
