@@ -117,8 +117,8 @@ std::pair<transport::stream::Ticket, Endpoint> rdma_accept(Engine& engine, const
   const py::gil_scoped_release released;
   kv::agree(prefill, engine.layout().geometry());
   const transport::Origin from{origin, epoch};
-  auto inbound = std::make_unique<transport::rdma::RdmaInbound>(rail.rail, engine.notices(), from,
-                                                                remote);
+  auto inbound =
+      std::make_unique<transport::rdma::RdmaInbound>(rail.rail, engine.notices(), from, remote);
   Endpoint endpoint = inbound->endpoint();
   return {engine.acceptor().expect(std::move(inbound), from, 1, kStreamWithin),
           std::move(endpoint)};
@@ -167,11 +167,11 @@ void bind_endpoint(py::module_& m) {
 
 void bind_connector(py::module_& m) {
   py::class_<PyConnector>(m, "RdmaConnector")
-      .def(py::init([](const std::shared_ptr<Engine>& engine, const PyRail& rail,
-                       std::uint32_t qps) {
-             const py::gil_scoped_release released;
-             return PyConnector{engine, Connector(rail.rail, qps)};
-           }),
+      .def(py::init(
+               [](const std::shared_ptr<Engine>& engine, const PyRail& rail, std::uint32_t qps) {
+                 const py::gil_scoped_release released;
+                 return PyConnector{engine, Connector(rail.rail, qps)};
+               }),
            py::arg("engine"), py::arg("rail"), py::arg("qps"))
       .def_property_readonly("endpoint",
                              [](const PyConnector& self) { return self.connector.endpoint(); })
@@ -210,7 +210,8 @@ struct NoConnector {};
 
 template <class T>
 void bind_missing(py::module_& m, const char* name) {
-  py::class_<T>(m, name).def(py::init([](const py::args&, const py::kwargs&) -> T { no_header(); }));
+  py::class_<T>(m, name).def(
+      py::init([](const py::args&, const py::kwargs&) -> T { no_header(); }));
 }
 
 }  // namespace

@@ -17,8 +17,8 @@ CompletionChannel::CompletionChannel(std::shared_ptr<const Device> device)
   const int flags = ::fcntl(fd(), F_GETFL);
   if (flags < 0 || ::fcntl(fd(), F_SETFL, flags | O_NONBLOCK) < 0) {
     const int err = errno;
-    throw Error(Errc::kUnavailable, join("fcntl on a completion channel of ", device_->nic(), ": ",
-                                         reason(err)));
+    throw Error(Errc::kUnavailable,
+                join("fcntl on a completion channel of ", device_->nic(), ": ", reason(err)));
   }
 }
 

@@ -59,7 +59,8 @@ PortInfo describe(const Device& device, int port) {
   info.mtu_bytes = 128u << attr.active_mtu;
   info.most_message_bytes = attr.max_msg_sz;
   info.lid = attr.lid;
-  info.rate_gbps = std::strtod(sysfs::read(info.nic, join("ports/", port, "/rate")).c_str(), nullptr);
+  info.rate_gbps =
+      std::strtod(sysfs::read(info.nic, join("ports/", port, "/rate")).c_str(), nullptr);
   info.pci = sysfs::pci_address(info.nic);
   info.gids = read_gids(device.context(), info.nic, port, attr.gid_tbl_len, info.is_ethernet);
   for (const GidEntry& entry : info.gids) {

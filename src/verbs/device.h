@@ -56,7 +56,8 @@ std::vector<std::string> nic_names();
 std::vector<PortInfo> all_ports();
 
 // The port to use: `port` when it is not 0, else the first active one.
-// Throws Error(kUnavailable) when there is no active port, Error(kValue) when `port` does not exist.
+// Throws Error(kUnavailable) when there is no active port, Error(kValue) when `port` does not
+// exist.
 PortInfo choose_port(const Device& device, int port);
 
 }  // namespace rdma_kv::verbs

@@ -48,9 +48,12 @@ std::string list_of(const std::vector<GidEntry>& gids) {
 
 const char* name_of(GidType type) noexcept {
   switch (type) {
-    case GidType::kInfiniBand: return "IB";
-    case GidType::kRoceV1: return "RoCE v1";
-    case GidType::kRoceV2: return "RoCE v2";
+    case GidType::kInfiniBand:
+      return "IB";
+    case GidType::kRoceV1:
+      return "RoCE v1";
+    case GidType::kRoceV2:
+      return "RoCE v2";
   }
   return "?";
 }
@@ -84,8 +87,8 @@ std::vector<GidEntry> read_gids(ibv_context* context, const std::string& nic, in
 
 GidChoice choose_gid(const std::vector<GidEntry>& gids, int wanted, const std::string& port_name) {
   if (gids.empty()) {
-    throw Error(Errc::kUnavailable, join("no GID on ", port_name,
-                                         "; has its interface an address and is it up?"));
+    throw Error(Errc::kUnavailable,
+                join("no GID on ", port_name, "; has its interface an address and is it up?"));
   }
   if (wanted >= 0) {
     for (const GidEntry& entry : gids) {

@@ -10,9 +10,9 @@
 namespace rdma_kv::verbs {
 namespace {
 
-// The peer lost our packets this often in a row: 7 is the most, and the timeout of one try is
-// configurable (KVCACHE_IB_TIMEOUT).
-constexpr std::uint8_t kRetries = 7;
+// A packet is sent again this often before the peer counts as lost; the time of one try is
+// configurable (KVCACHE_IB_TIMEOUT). The field takes 7, but soft-RoCE reads that as "for ever".
+constexpr std::uint8_t kRetries = 6;
 // 7 stands for ever. A receiver that is slow to post receives is alive; the transfer's deadline
 // and the side stream bound how long it may be slow.
 constexpr std::uint8_t kReceiverNotReadyRetries = 7;
@@ -43,12 +43,12 @@ UniqueQp create(const Device& device, const CompletionQueue& queue, const QueueP
   UniqueQp made(lib().create_qp(device.pd(), &attr));
   if (made) return made;
   const int err = errno;
-  throw Error(Errc::kUnavailable,
-              join("ibv_create_qp: ", reason(err), ", ", spec.send_depth, " sends of ",
-                   spec.send_sges, " pieces and ", spec.receive_depth, " receives on ", path.name,
-                   " (it allows ", device.limits().max_qp_wr, " of ", device.limits().max_sge,
-                   ", and ", device.limits().max_qp,
-                   " queue pairs); ask for fewer (KVCACHE_QPS_PER_PEER)"));
+  throw Error(
+      Errc::kUnavailable,
+      join("ibv_create_qp: ", reason(err), ", ", spec.send_depth, " sends of ", spec.send_sges,
+           " pieces and ", spec.receive_depth, " receives on ", path.name, " (it allows ",
+           device.limits().max_qp_wr, " of ", device.limits().max_sge, ", and ",
+           device.limits().max_qp, " queue pairs); ask for fewer (KVCACHE_QPS_PER_PEER)"));
 }
 
 void modify(ibv_qp* queue_pair, ibv_qp_attr& attr, int mask, const char* to,
@@ -97,8 +97,8 @@ void QueuePair::connect(const LocalPath& path, const RemotePath& remote, int tim
   attr.path_mtu = mtu_code(remote.mtu_bytes);
   attr.dest_qp_num = remote.number;
   attr.rq_psn = remote.psn;
-  attr.max_dest_rd_atomic = static_cast<std::uint8_t>(
-      std::clamp(device_->limits().max_qp_rd_atom, 1, kReadsUnderWay));
+  attr.max_dest_rd_atomic =
+      static_cast<std::uint8_t>(std::clamp(device_->limits().max_qp_rd_atom, 1, kReadsUnderWay));
   attr.min_rnr_timer = kReceiverNotReadyTimer;
   attr.ah_attr.port_num = static_cast<std::uint8_t>(path.port);
   if (path.is_ethernet) {

@@ -37,7 +37,8 @@ Meaning meaning_of(ibv_wc_status status) noexcept {
       return {Errc::kPeerLost, "the queue pair was stopped before this was sent"};
     case IBV_WC_FATAL_ERR:
       return {Errc::kTransfer, "our NIC failed; look into the kernel log (dmesg)"};
-    default: return {Errc::kTransfer, "look into the kernel log (dmesg)"};
+    default:
+      return {Errc::kTransfer, "look into the kernel log (dmesg)"};
   }
 }
 
@@ -45,11 +46,10 @@ Meaning meaning_of(ibv_wc_status status) noexcept {
 
 Explained explain(const ibv_wc& completion) {
   const Meaning meaning = meaning_of(completion.status);
-  return {meaning.code,
-          join("work completion '", lib().wc_status_str(completion.status), "' (status ",
-               static_cast<int>(completion.status), ", vendor error 0x", std::hex,
-               completion.vendor_err, std::dec, "), queue pair ", completion.qp_num, ": ",
-               meaning.text)};
+  return {meaning.code, join("work completion '", lib().wc_status_str(completion.status),
+                             "' (status ", static_cast<int>(completion.status), ", vendor error 0x",
+                             std::hex, completion.vendor_err, std::dec, "), queue pair ",
+                             completion.qp_num, ": ", meaning.text)};
 }
 
 }  // namespace rdma_kv::verbs

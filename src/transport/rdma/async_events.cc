@@ -31,8 +31,8 @@ AsyncEvents::AsyncEvents(Reactor& reactor, std::shared_ptr<const verbs::Device> 
   const int flags = ::fcntl(fd, F_GETFL);
   if (flags < 0 || ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
     const int err = errno;
-    throw Error(Errc::kUnavailable, join("fcntl on the events of ", device_->nic(), ": ",
-                                         reason(err)));
+    throw Error(Errc::kUnavailable,
+                join("fcntl on the events of ", device_->nic(), ": ", reason(err)));
   }
   reactor_.add(fd, EPOLLIN, [this](std::uint32_t) { drain(); });
 }

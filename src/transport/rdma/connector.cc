@@ -35,11 +35,10 @@ Connector::Connector(std::shared_ptr<const Rail> rail, std::uint32_t queue_pairs
                                    kMostQueuePairs, " (KVCACHE_QPS_PER_PEER)"));
   }
   const std::shared_ptr<const verbs::Device>& device = rail->device();
-  verbs::QueuePairSpec spec =
-      verbs::clamp({kSendDepth, kMostSources, 0}, device->limits());
+  verbs::QueuePairSpec spec = verbs::clamp({kSendDepth, kMostSources, 0}, device->limits());
   // Room for an error completion of everything that can be posted.
-  spec.send_depth = std::min(spec.send_depth,
-                             static_cast<std::uint32_t>(device->limits().max_cqe) / queue_pairs);
+  spec.send_depth =
+      std::min(spec.send_depth, static_cast<std::uint32_t>(device->limits().max_cqe) / queue_pairs);
   if (spec.send_depth < kLeastChain) {
     throw Error(Errc::kUnavailable, join(rail->path().name, " has room for ", spec.send_depth,
                                          " sends a queue pair; ", kLeastChain, " are needed"));
@@ -76,10 +75,9 @@ std::unique_ptr<Link> Connector::connect(const RemoteEnd& remote, const Endpoint
       .flush = flush,
       .scratch = rail.scratch(),
   };
-  return std::make_unique<RdmaLink>(
-      std::exchange(parts_, {}), std::move(keys), limits,
-      join(verbs::text_of(endpoint.gid), ", MTU ", std::min(rail.port().mtu_bytes,
-                                                           endpoint.mtu_bytes)));
+  return std::make_unique<RdmaLink>(std::exchange(parts_, {}), std::move(keys), limits,
+                                    join(verbs::text_of(endpoint.gid), ", MTU ",
+                                         std::min(rail.port().mtu_bytes, endpoint.mtu_bytes)));
 }
 
 }  // namespace rdma_kv::transport::rdma

@@ -50,18 +50,22 @@ RdmaInbound::RdmaInbound(std::shared_ptr<const Rail> rail, NoticeSink& sink, con
         hub_context_);
     lanes_.reserve(count);
     for (std::uint32_t i = 0; i < count; ++i) {
-      lanes_.push_back({verbs::QueuePair(rail_->device(), queue_, spec, rail_->path(),
-                                         {.remote_write = true,
-                                          .remote_read = rail_->options().remote_read})});
+      lanes_.push_back(
+          {verbs::QueuePair(rail_->device(), queue_, spec, rail_->path(),
+                            {.remote_write = true, .remote_read = rail_->options().remote_read})});
       post_receives(i, spec.receive_depth);
+      if (lanes_[i].is_dead) {
+        throw Error(Errc::kHandshake, join("ibv_post_recv failed on ", rail_->path().name));
+      }
       lanes_[i].queue_pair.connect(rail_->path(), rail_->path_to(remote, i),
                                    rail_->options().ib_timeout);
     }
+    side_ =
+        stream::make_side_inbound(rail_->reactor(), sink, origin, "rdma", [this] { drop_path(); });
+    // Last: from here on the reactor may call.
     if (!queue_->request_notice()) {
       throw Error(Errc::kHandshake, join("ibv_req_notify_cq failed on ", rail_->path().name));
     }
-    side_ = stream::make_side_inbound(rail_->reactor(), sink, origin, "rdma",
-                                      [this] { drop_path(); });
   } catch (...) {
     rail_->hub().remove(hub_context_);
     throw;
@@ -133,9 +137,13 @@ bool RdmaInbound::take(const ibv_wc& completion) {
   const std::uint32_t tag = ntohl(completion.imm_data);
   if (completion.opcode != IBV_WC_RECV_RDMA_WITH_IMM || tag == 0) return false;
   switch (counter_.see(tag, static_cast<std::size_t>(lane - lanes_.begin()))) {
-    case NoticeCounter::Seen::kWait: return true;
-    case NoticeCounter::Seen::kDeliver: sink_.deliver(origin_, tag); return true;
-    case NoticeCounter::Seen::kTooMany: return false;
+    case NoticeCounter::Seen::kWait:
+      return true;
+    case NoticeCounter::Seen::kDeliver:
+      sink_.deliver(origin_, tag);
+      return true;
+    case NoticeCounter::Seen::kTooMany:
+      return false;
   }
   return false;
 }
@@ -147,8 +155,8 @@ void RdmaInbound::post_receives(std::size_t index, std::uint32_t count) noexcept
     ibv_recv_wr* bad = nullptr;
     if (ibv_post_recv(lane.queue_pair.get(), receive_chain(run).data(), &bad) != 0) {
       lane.is_dead = true;  // the sender will wait for receives until its deadline
-      log(LogLevel::kWarning, join("ibv_post_recv failed on ", rail_->path().name, " for ",
-                                   origin_.name));
+      log(LogLevel::kWarning,
+          join("ibv_post_recv failed on ", rail_->path().name, " for ", origin_.name));
       return;
     }
     lane.receives += run;

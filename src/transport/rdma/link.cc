@@ -32,8 +32,7 @@ void add_to(int epoll, int fd, std::uint32_t events, int operation) {
 
 }  // namespace
 
-RdmaLink::RdmaLink(LinkParts parts, KeyTable remote_keys, const ChainLimits& limits,
-                   std::string to)
+RdmaLink::RdmaLink(LinkParts parts, KeyTable remote_keys, const ChainLimits& limits, std::string to)
     : rail_(std::move(parts.rail)),
       channel_(std::move(parts.channel)),
       queue_(std::move(parts.queue)),
@@ -75,7 +74,8 @@ Post RdmaLink::post(Write& write) noexcept {
     if (const Post post = resume(); post != Post::kPosted) return post;
   }
   for (int made = 0; (write.state & kAllPosted) == 0; ++made) {
-    if (made == kChainsPerPost) return Post::kAgain;
+    // A notice that has begun is finished at once: its write could no longer be abandoned.
+    if (made >= kChainsPerPost && (write.state & kNoticeBegun) == 0) return Post::kAgain;
     if (const Post post = post_chain(write); post != Post::kPosted) return post;
   }
   posting_ = nullptr;
@@ -141,14 +141,13 @@ Post RdmaLink::send(SendLane& lane, Write& write, ibv_send_wr* first) noexcept {
     rest_lane_ = static_cast<std::size_t>(&lane - lanes_.data());
     return Post::kQueueFull;
   }
-  fail(Errc::kTransfer, join("ibv_post_send: ", reason(rc), ", ", posted, " of its work requests "
+  fail(Errc::kTransfer, join("ibv_post_send: ", reason(rc), ", ", posted,
+                             " of its work requests "
                              "were taken"));
   return Post::kBroken;
 }
 
-Post RdmaLink::resume() noexcept {
-  return send(lanes_[rest_lane_], *posting_, rest_);
-}
+Post RdmaLink::resume() noexcept { return send(lanes_[rest_lane_], *posting_, rest_); }
 
 // In turn, and only where a chain of some size fits: small ones would waste doorbells.
 SendLane* RdmaLink::next_lane() noexcept {
@@ -161,9 +160,8 @@ SendLane* RdmaLink::next_lane() noexcept {
 }
 
 bool RdmaLink::others_have_room(const SendLane& lane) const noexcept {
-  return std::all_of(lanes_.begin(), lanes_.end(), [&](const SendLane& other) {
-    return &other == &lane || other.room() > 0;
-  });
+  return std::all_of(lanes_.begin(), lanes_.end(),
+                     [&](const SendLane& other) { return &other == &lane || other.room() > 0; });
 }
 
 void RdmaLink::abandon(Write& write) noexcept {

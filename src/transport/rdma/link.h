@@ -85,15 +85,15 @@ class RdmaLink : public Link {
   const std::uint32_t most_sources_;
   const std::uint32_t least_room_;  // slots that a chain must find free, see next_lane()
 
-  Write* posting_ = nullptr;       // begun, and not all posted
-  std::size_t turn_ = 0;           // the lane that is asked first
-  ibv_send_wr* rest_ = nullptr;    // the part of chain_ that its queue pair did not take
+  Write* posting_ = nullptr;     // begun, and not all posted
+  std::size_t turn_ = 0;         // the lane that is asked first
+  ibv_send_wr* rest_ = nullptr;  // the part of chain_ that its queue pair did not take
   std::size_t rest_lane_ = 0;
-  std::uint32_t noticed_ = 0;      // lanes that posting_ has announced itself on, a bit each
-  std::vector<Write*> finished_;   // to be handed out by poll()
+  std::uint32_t noticed_ = 0;     // lanes that posting_ has announced itself on, a bit each
+  std::vector<Write*> finished_;  // to be handed out by poll()
   std::optional<Failure> failure_;
-  bool is_only_flushed_ = false;   // failure_ is a consequence; a better cause may replace it
-  unsigned events_ = 0;            // taken from the channel and not acknowledged
+  bool is_only_flushed_ = false;  // failure_ is a consequence; a better cause may replace it
+  unsigned events_ = 0;           // taken from the channel and not acknowledged
   unsigned polls_ = 0;
   bool is_armed_ = false;
   std::uint32_t side_events_ = 0;  // what epoll_ waits for on the side stream

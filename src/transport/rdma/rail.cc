@@ -21,13 +21,14 @@ NicName parse(const std::string& text) {
   const char* const end = text.data() + text.size();
   const auto [stop, error] = std::from_chars(text.data() + colon + 1, end, name.port);
   if (error == std::errc{} && stop == end && name.port > 0) return name;
-  throw Error(Errc::kValue, join("NIC '", text, "': after the colon comes a port number, 1 or more"));
+  throw Error(Errc::kValue,
+              join("NIC '", text, "': after the colon comes a port number, 1 or more"));
 }
 
 verbs::LocalPath path_of(const verbs::PortInfo& port, const verbs::GidEntry& gid) {
-  return {port.port, gid.index, port.is_ethernet,
-          join(port.nic, " port ", port.port, " GID ", gid.index, " (", verbs::text_of(gid.gid),
-               ")")};
+  return {
+      port.port, gid.index, port.is_ethernet,
+      join(port.nic, " port ", port.port, " GID ", gid.index, " (", verbs::text_of(gid.gid), ")")};
 }
 
 verbs::GidChoice gid_of(const verbs::PortInfo& port, int wanted) {
@@ -64,9 +65,8 @@ Rail::Rail(Reactor& reactor, const kv::Layout& layout, const RailOptions& option
 
 void Rail::register_regions(const kv::Layout& layout) {
   const std::uint64_t device_most = device_->limits().max_mr_size;
-  const std::uint64_t most = options_.most_mr_bytes == 0
-                                 ? device_most
-                                 : std::min(device_most, options_.most_mr_bytes);
+  const std::uint64_t most =
+      options_.most_mr_bytes == 0 ? device_most : std::min(device_most, options_.most_mr_bytes);
   const std::vector<std::uint64_t> spans = spans_of(layout.geometry());
   // Where the whole fits, whatever the power of two below the limit, nothing is cut.
   const bool fits = std::all_of(spans.begin(), spans.end(), [&](auto s) { return s <= most; });

@@ -23,8 +23,9 @@ struct RailOptions {
   int gid_index = -1;   // -1: automatic
   int ib_timeout = 18;  // as KVCACHE_IB_TIMEOUT
   bool relaxed_ordering = false;
-  bool remote_read = false;         // peers flush by reading
-  std::uint64_t most_mr_bytes = 0;  // cut regions at this size even if the NIC takes more; 0: do not
+  bool remote_read = false;  // peers flush by reading
+  std::uint64_t most_mr_bytes =
+      0;  // cut regions at this size even if the NIC takes more; 0: do not
 };
 
 // Made once per communicator and NIC, and shared by all of its links in both directions. Immutable

@@ -7,8 +7,7 @@
 namespace rdma_kv::transport::rdma {
 
 ReceiveHub::ReceiveHub(Reactor& reactor, std::shared_ptr<const verbs::Device> device)
-    : reactor_(reactor),
-      channel_(std::make_shared<verbs::CompletionChannel>(std::move(device))) {}
+    : reactor_(reactor), channel_(std::make_shared<verbs::CompletionChannel>(std::move(device))) {}
 
 ReceiveHub::~ReceiveHub() { reactor_.remove(channel_->fd()); }
 

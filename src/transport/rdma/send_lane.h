@@ -29,7 +29,8 @@ class SendLane {
     used_ += requests;
     loose_ += requests;
   }
-  // The chain's signalled end was posted: it and everything loose before it is one chain of `write`.
+  // The chain's signalled end was posted: it and everything loose before it is one chain of
+  // `write`.
   void close_chain(Write& write) noexcept {
     chains_[(first_ + chain_count_++) % depth_] = {&write, std::exchange(loose_, 0)};
   }
