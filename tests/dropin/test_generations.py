@@ -337,6 +337,22 @@ def test_two_prefill_ranks_fill_the_halves_of_one_decode_rank(
     assert same(whole, target.keys[0], [1], [2])
 
 
+def test_a_decode_that_restarts_is_still_taken_for_the_same_rank(opened: Opened) -> None:
+    half, target = Cache(seed=7, block_bytes=512), Cache(seed=None)
+    prefill = opened(second("prefill", "0", half, 2, 1))
+    decode = opened(first("decode", "0", target))
+    port = str(decode.port)
+    assert prefill.connect(HERE, port, 1) == 0
+
+    decode.close()
+    opened(first("decode", port, target))
+    result = prefill.write_cache(HERE, port, [1], [2], 0)
+
+    assert result == 0
+    assert np.array_equal(target.keys[0][2][512:], half.keys[0][1])
+    assert not target.keys[0][2][:512].any()
+
+
 def test_ranks_without_a_word_about_decode_do_not_write_into_larger_blocks(
     opened: Opened,
 ) -> None:
