@@ -49,6 +49,12 @@ def _offer_rdma(side: Side, reasons: dict[str, str]) -> wire.RdmaOffer | None:
     if not side.rails:
         reasons["rdma"] = f"decode cannot: {side.no_rdma}"
         return None
+    keys = sum(len(rail.rkeys) for rail in side.rails)
+    if keys > wire.MOST_KEYS:
+        reasons["rdma"] = (
+            f"decode has {keys} keys for its regions; a message holds {wire.MOST_KEYS}"
+        )
+        return None
     rails = [
         wire.Rail(
             nic=rail.nic,
