@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import operator
 import os
 import threading
@@ -28,7 +29,7 @@ from rdma_kv._peers import Peers, Remote
 from rdma_kv._rails import open_rails
 from rdma_kv._side import Side
 from rdma_kv._stats import Notice, PeerInfo, Stats
-from rdma_kv._tensors import describe_cache
+from rdma_kv._tensors import Cache, check_rank, describe_cache
 from rdma_kv._transfer import Transfer, readable
 from rdma_kv._verify import write_verified
 
@@ -111,7 +112,7 @@ class RDMACommunicator:
         )
         self._layers = self._cache.layers
         self._reconnect = reconnect
-        self._parts = _Parts(self._role, self._config, self._cache.layout(), gpu_idx, number)
+        self._parts = _Parts(self._role, self._config, self._cache, gpu_idx, number)
         self._engine = self._parts.side.engine
         self._peers = self._parts.peers
         self._finalizer = weakref.finalize(self, self._parts.shut_down, _EXIT_TIMEOUT_S)
@@ -140,13 +141,30 @@ class RDMACommunicator:
 
     # ---- prefill: connections
 
-    def connect(self, ip: str, port: str | int, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
+    def connect(
+        self,
+        ip: str,
+        port: str | int,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        peer_tp_size: int = 0,
+        peer_tp_rank: int = 0,
+    ) -> bool:
         """Connect to a decode side. Idempotent; a peer that died is replaced at once.
+
+        Args:
+            ip: Its address.
+            port: Where it listens.
+            timeout_s: Seconds until it fails.
+            peer_tp_size: Tensor-parallel ranks to take decode for, if it declares none itself
+                (``tp_size=0``); 0: as many as this side. Must divide this side's.
+            peer_tp_rank: Which of them it is.
 
         Returns:
             True.
 
         Raises:
+            ValueError: A port or rank that cannot be, or this side is decode or closed.
             HandshakeError: No agreement: refused, too late, another version, something else
                 listens there; or one of LayoutMismatch, AuthenticationError,
                 TransportUnavailable.
@@ -156,7 +174,8 @@ class RDMACommunicator:
         if number == 0:
             raise ValueError("port is 0: connect to the port that decode tells by its `port`")
         try:
-            self._peers.connect(str(ip), number, timeout_s)
+            peer_rank = check_rank(peer_tp_size, peer_tp_rank, "peer_tp_")
+            self._peers.connect(str(ip), number, timeout_s, peer_rank)
         except zmq.ContextTerminated:
             raise ValueError(_CLOSED) from None
         return True
@@ -456,16 +475,17 @@ def _wait_for(after: Any) -> None:
 class _Parts:
     """All that has to be shut down, without a reference to the communicator."""
 
-    def __init__(
-        self, role: Role, config: Config, layout: _core.Layout, gpu_idx: int, port: int
-    ) -> None:
+    def __init__(self, role: Role, config: Config, cache: Cache, gpu_idx: int, port: int) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._is_shut_down = False
         keys = load_keys(config.auth_key_file) if config.auth_key_file else None
         address = interface_address(config.socket_ifname)
         with contextlib.ExitStack() as undo:
-            engine = _core.Engine(layout)
+            is_rank_declared = role == "prefill" or cache.tp_size != 0
+            if not is_rank_declared:
+                cache = dataclasses.replace(cache, tp_size=1)
+            engine = _core.Engine(cache.layout())
             undo.callback(engine.close, 0.0)
             rails, no_rdma = open_rails(
                 engine,
@@ -474,7 +494,7 @@ class _Parts:
                 is_flushed_by_reading=role == "decode" and bool(config.gdrcopy_flush_enable),
             )
             host = wire.Host(boot_id=boot_id(), pid=os.getpid())
-            self.side = Side(engine, config, host, keys, rails, no_rdma)
+            self.side = Side(engine, config, host, keys, rails, no_rdma, is_rank_declared)
             self._context: zmq.Context[Any] = zmq.Context()
             undo.callback(self._context.term)
             self._loop = ControlLoop(f"rdma_kv {role}")
