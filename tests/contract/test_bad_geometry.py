@@ -116,7 +116,7 @@ def test_a_nic_that_does_not_exist_is_named_with_those_that_do():
     there = sorted(path.name for path in Path("/sys/class/infiniband").glob("*"))
     config = Config.from_env({"KVCACHE_TRANSPORT": "rdma", "KVCACHE_RDMA_NICS": "mlx5_77"})
 
-    with pytest.raises(ConfigError, match="KVCACHE_RDMA_NICS.*mlx5_77") as refusal:
+    with pytest.raises(ConfigError, match=r"KVCACHE_RDMA_NICS.*mlx5_77") as refusal:
         make(config=config)
 
     for word in there or ["none"]:
