@@ -58,6 +58,10 @@ def has_verbs_header(compiler: list[str]) -> bool:
         return subprocess.run(command, capture_output=True).returncode == 0
 
 
+def needs_verbs_header(source: str) -> bool:
+    return source.startswith(("src/verbs/", "src/transport/rdma/"))
+
+
 class BuildExt(build_ext):
     """The usual build_ext, with ccache, the verbs probe, and objects that survive the build."""
 
@@ -76,6 +80,8 @@ class BuildExt(build_ext):
                 extension.define_macros.append(("RDMA_KV_HAVE_VERBS", "1"))
         else:
             print(NO_VERBS, file=sys.stderr, flush=True)
+            for extension in self.extensions:
+                extension.sources = [s for s in extension.sources if not needs_verbs_header(s)]
 
         self.rebuild_all_when_flags_changed(compile_command)
         ccache = shutil.which("ccache")

@@ -186,7 +186,10 @@ def tcp_open(engine: Engine, remote: RemoteEnd, streams: int) -> Peer: ...
 def cma_offer(engine: Engine) -> dict[str, Any]:
     """{"pid": int, "boot_id": str, "pid_namespace": int, "probe_address": int, "probe_nonce": bytes}."""
 
-def cma_accept(engine: Engine, origin: str, epoch: int, prefill: Geometry) -> Ticket: ...
+def cma_accept(
+    engine: Engine, origin: str, epoch: int, prefill: Geometry, prefill_pid: int = 0
+) -> Ticket:
+    """prefill_pid: who is let in where the kernel lets a process name its tracer; 0: anybody."""
 def cma_open(engine: Engine, remote: RemoteEnd, offer: dict[str, Any]) -> Peer: ...
 
 def loopback_accept(engine: Engine, origin: str, epoch: int, prefill: Geometry) -> Ticket: ...
@@ -226,10 +229,12 @@ class RdmaRail:
         ib_timeout: int,
         relaxed_ordering: bool,
         remote_read: bool,
+        most_mr_bytes: int = 0,
     ) -> None:
-        """gid_index -1: automatic. remote_read: this side's peers flush by reading.
-        Raises ValueError (unknown NIC or GID index; names those that exist), the "unavailable"
-        error (no active port) or the "registration" error."""
+        """nic: a name, or name:port. gid_index -1: automatic. remote_read: this side's peers
+        flush by reading. most_mr_bytes: cut regions as for a NIC that takes no larger memory
+        region; 0: as this NIC does. Raises ValueError (unknown NIC or GID index; names those
+        that exist), the "unavailable" error (no active port) or the "registration" error."""
     @property
     def nic(self) -> str: ...
     @property
@@ -250,7 +255,7 @@ class RdmaRail:
     def link_layer(self) -> str: ...
     @property
     def rkeys(self) -> list[int]:
-        """One per region."""
+        """One per region; where the NIC cannot register a region whole, one per chunk of it."""
     @property
     def registered_bytes(self) -> int: ...
     def describe(self) -> str: ...

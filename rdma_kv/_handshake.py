@@ -219,7 +219,7 @@ class _Handshake:
         for name in possible:
             try:
                 peer = self._open(name, welcome, geometry)
-            except RdmaKvError as error:
+            except (RdmaKvError, ValueError) as error:
                 reasons[name] = str(error)
                 if self._deadline.left_s() == 0:
                     break

@@ -1,0 +1,26 @@
+#include "verbs/sysfs.h"
+
+#include <filesystem>
+#include <fstream>
+
+namespace rdma_kv::verbs::sysfs {
+namespace {
+
+const std::filesystem::path kRoot = "/sys/class/infiniband";
+
+}  // namespace
+
+std::string read(const std::string& nic, const std::string& path) {
+  std::ifstream file(kRoot / nic / path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+std::string pci_address(const std::string& nic) {
+  std::error_code error;
+  const auto target = std::filesystem::read_symlink(kRoot / nic / "device", error);
+  return error ? "" : target.filename().string();
+}
+
+}  // namespace rdma_kv::verbs::sysfs
