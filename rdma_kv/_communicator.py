@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import numbers
 import operator
 import os
 import threading
@@ -456,6 +457,8 @@ def _check_tag(tag: int, *, least: int) -> int:
 def _check_timeout(timeout_s: float | None, default_s: float) -> float:
     if timeout_s is None:
         return default_s
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, numbers.Real):
+        raise TypeError(f"timeout_s is {timeout_s!r}; give a number of seconds")
     if not timeout_s >= 0:  # NaN too
         raise ValueError(f"timeout_s is {timeout_s}; must be 0 or more")
     return float(timeout_s)

@@ -96,9 +96,27 @@ class Peers:
         return target
 
     def connect(
-        self, host: str, port: int, timeout_s: float, peer_rank: PeerRank = UNKNOWN_RANK
+        self,
+        host: str,
+        port: int,
+        timeout_s: float,
+        peer_rank: PeerRank = UNKNOWN_RANK,
+        *,
+        epoch: int | None = None,
     ) -> Remote:
-        """The live connection to an address: the one there is, else a new one."""
+        """The live connection to an address: the one there is, else a new one.
+
+        Args:
+            host: Its address.
+            port: Its port.
+            timeout_s: Seconds until it fails.
+            peer_rank: What to take the peer for, if it declares no rank.
+            epoch: Take this life of the peer only.
+
+        Raises:
+            HandshakeError: No agreement.
+            PeerLost: The peer is in another life than the one asked for.
+        """
         deadline = time.monotonic() + timeout_s
         with self._lock:
             target = self._targets.setdefault((host, port), Target(host, port))
@@ -109,21 +127,23 @@ class Peers:
             )
         try:
             if target.remote is not None and target.remote.is_alive:
+                _check_life(target, target.remote, epoch)
                 return target.remote
             if target.remote is not None:
                 _end(target.remote, "connecting anew", 0.0)
             left_s = max(0.0, deadline - time.monotonic())
             target.peer_rank = peer_rank
             connection = shake_hands(self._context, self._side, host, port, left_s, peer_rank)
-            return self._take_over(target, connection)
+            return self._take_over(target, connection, epoch)
         finally:
             target.lock.release()
 
     def revive(self, target: Target, timeout_s: float, *, allowed: bool) -> Remote:
-        """A live connection to a target that is down.
+        """A live connection to a target that is down, in the same life of the peer.
 
         Raises:
-            PeerLost: It is not allowed to connect, or that failed; the first cause is in it.
+            PeerLost: It is not allowed to connect, that failed, or the peer restarted; the first
+                cause is in it.
         """
         remote = target.remote
         cause = remote.peer.failure() if remote is not None else None
@@ -132,7 +152,13 @@ class Peers:
             raise PeerLost(why)
         logger.info("%s; connecting again", why)
         try:
-            return self.connect(target.host, target.port, timeout_s, target.peer_rank)
+            return self.connect(
+                target.host,
+                target.port,
+                timeout_s,
+                target.peer_rank,
+                epoch=remote.connection.epoch,
+            )
         except HandshakeError as error:
             raise PeerLost(f"{why}; connecting again failed: {error}") from error
 
@@ -201,9 +227,14 @@ class Peers:
         with self._lock:
             return list(self._targets.values())
 
-    def _take_over(self, target: Target, connection: Connection) -> Remote:
+    def _take_over(self, target: Target, connection: Connection, epoch: int | None) -> Remote:
         heartbeat = Heartbeat(self._loop, connection.socket, connection.peer, self._side.epoch)
         remote = Remote(connection, heartbeat)
+        try:
+            _check_life(target, remote, epoch)
+        except PeerLost:
+            _end(remote, "it was meant for an earlier life", 0.0)
+            raise
         self._forget(target)
         with self._lock:
             is_closed = self._is_closed
@@ -226,6 +257,15 @@ class Peers:
             target.remote = None
             for name in _TOTALS:
                 self._totals[name] += getattr(last, name)
+
+
+def _check_life(target: Target, remote: Remote, epoch: int | None) -> None:
+    """Block ids are granted by one life of a peer; in its next they belong to somebody else."""
+    if epoch not in (None, remote.connection.epoch):
+        raise PeerLost(
+            f"{target.name} restarted: block ids of its earlier life mean nothing in this one; "
+            "call connect(), and write to blocks that it grants anew"
+        )
 
 
 def _end(remote: Remote, reason: str, timeout_s: float) -> None:

@@ -10,9 +10,9 @@
 namespace rdma_kv::verbs {
 namespace {
 
-// The peer lost our packets this often in a row: 7 is the most, and the timeout of one try is
-// configurable (KVCACHE_IB_TIMEOUT).
-constexpr std::uint8_t kRetries = 7;
+// A packet is sent again this often before the peer counts as lost; the time of one try is
+// configurable (KVCACHE_IB_TIMEOUT). The field takes 7, but soft-RoCE reads that as "for ever".
+constexpr std::uint8_t kRetries = 6;
 // 7 stands for ever. A receiver that is slow to post receives is alive; the transfer's deadline
 // and the side stream bound how long it may be slow.
 constexpr std::uint8_t kReceiverNotReadyRetries = 7;

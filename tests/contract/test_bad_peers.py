@@ -90,21 +90,24 @@ def test_something_listens_that_is_no_decode_side(wire: Wire, answer):
 @contextlib.contextmanager
 def zmq_server(answer: Callable[[bytes], bytes]) -> Iterator[str]:
     """A ROUTER that answers each message with `answer(message)`. Yields the port."""
-    context = zmq.Context()
-    router = context.socket(zmq.ROUTER)
-    port = router.bind_to_random_port(f"tcp://{HERE}")
+    is_over = threading.Event()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.linger = 0
+        port = router.bind_to_random_port(f"tcp://{HERE}")
 
-    def serve() -> None:
-        with contextlib.suppress(zmq.ZMQError):
-            while True:
-                sender, *parts = router.recv_multipart()
-                router.send_multipart([sender, answer(parts[-1])])
+        def serve() -> None:
+            while not is_over.is_set():
+                if router.poll(20):
+                    sender, *parts = router.recv_multipart()
+                    router.send_multipart([sender, answer(parts[-1])])
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    yield str(port)
-    context.destroy(linger=0)
-    thread.join(scaled(5))
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield str(port)
+        finally:
+            is_over.set()
+            thread.join()
 
 
 def future_version(message: bytes) -> bytes:
@@ -160,7 +163,7 @@ def test_a_hanging_peer_delays_nobody(wire: Wire):
     decode = wire.decode(Shape())
 
     with server(lambda connection: None) as port:
-        stuck = prefill.start("connect", (HERE, port), 6)
+        stuck = prefill.start("connect", (HERE, port), 3)
         assert prefill.connect(decode.address)
         prefill.write(decode.address, [1], [2], tag=1)
         decode.received(1, 10)

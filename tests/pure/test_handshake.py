@@ -467,20 +467,50 @@ def test_prefill_hears_of_a_decode_that_closes(make):
     eventually(lambda: not prefill.is_connected(HOST, decode.port))
 
 
-def test_a_write_finds_a_decode_that_restarted(make):
+def test_a_restarted_decode_is_connected_to_at_once(make):
+    decode, prefill = make("decode"), make("prefill")
+    prefill.connect(HOST, decode.port)
+    prefill.write_cache(HOST, decode.port, [0], [0])
+    port = decode.port
+    decode.close()
+    eventually(lambda: not prefill.is_connected(HOST, port))
+    again = make("decode", port=port)
+
+    prefill.connect(HOST, port)
+    prefill.write_cache(HOST, port, [0], [0], tag=2)
+
+    again.received(2, 5)
+    assert prefill.peers()[0].epoch == again.epoch
+    assert prefill.stats().transfers_done == 2  # those of the earlier connection count too
+
+
+def test_blocks_that_an_earlier_life_granted_are_not_written_in_the_next(make):
     decode, prefill = make("decode"), make("prefill")
     prefill.connect(HOST, decode.port)
     port = decode.port
     decode.close()
     eventually(lambda: not prefill.is_connected(HOST, port))
     target = cache()
-    again = make("decode", port=port, keys=target)
+    make("decode", port=port, keys=target)
 
-    prefill.write_cache(HOST, port, [0], [0], tag=2)
+    with pytest.raises(rdma_kv.PeerLost, match=r"restarted: .* call connect\(\)"):
+        prefill.write_cache(HOST, port, [0], [0])
 
-    again.received(2, 5)
-    assert prefill.peers()[0].epoch == again.epoch
-    assert prefill.stats().transfers_done == 1
+    assert not any(layer.any() for layer in target)
+
+
+def test_a_link_that_broke_is_replaced_by_the_next_write(make):
+    target = cache()
+    decode, prefill = make("decode", keys=target), make("prefill", keys=cache(value=7))
+    prefill.connect(HOST, decode.port)
+    [(link_id, *_)] = decode._engine.inbound_links()
+    decode._engine.end_link(link_id, "broken by the test")
+    eventually(lambda: not prefill.is_connected(HOST, decode.port))
+
+    prefill.write_cache(HOST, decode.port, [0], [3], tag=2)
+
+    decode.received(2, 5)
+    assert (target[0][3] == 7).all()
 
 
 def test_a_write_does_not_connect_again_when_it_must_not(make):

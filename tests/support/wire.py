@@ -39,6 +39,10 @@ class Wire:
     ) -> None:
         self._cleanup.close()
 
+    def another(self) -> Wire:
+        """The same transport, with communicators that are closed on their own."""
+        return Wire(self.transport, self._peer_process)
+
     def settings(self, **more: str) -> dict[str, str]:
         """The variables for one side: this transport, the machine's NICs, and `more`."""
         machine = {k: v for k, v in os.environ.items() if k.startswith("KVCACHE_RDMA_")}

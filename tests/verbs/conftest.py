@@ -82,6 +82,7 @@ class Side:
 
     def close(self) -> None:
         self.engine.close(1.0)
+        del self.rail  # not kept alive by the traceback of a test that failed
 
 
 class Lab:
@@ -89,6 +90,7 @@ class Lab:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
+        self._peers: list[_core.Peer] = []  # a peer that nobody holds is closed
 
     def side(self, **settings: Any) -> Side:
         return self._stack.enter_context(closing(Side(**settings)))
@@ -125,7 +127,8 @@ class Lab:
             PATIENCE_S,
         )
         keys = decode.rail.rkeys if rkeys is None else rkeys
-        return connector.connect(remote, endpoint, keys, flush)
+        self._peers.append(connector.connect(remote, endpoint, keys, flush))
+        return self._peers[-1]
 
     @staticmethod
     def count(kind: str, nic: str) -> int:

@@ -66,8 +66,8 @@ class SideInbound : public StreamInbound {
 
   void close_after_peer(const std::string& why, LogLevel level) noexcept {
     if (!finish()) return;
-    shut_and_close(stream_);
     log(level, join("the ", transport_, " link of ", origin_.name, " ended: ", why));
+    shut_and_close(stream_);
   }
 
   void confirm() noexcept {

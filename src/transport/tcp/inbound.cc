@@ -79,14 +79,14 @@ class TcpInbound final : public stream::StreamInbound {
  private:
   void finish(const std::string& why, LogLevel level) noexcept {
     if (std::exchange(is_ended_, true)) return;
-    // First nothing is read any more, then the sender is told by the closing.
+    // First nothing is read any more; the closing, which tells the sender so, comes last.
     for (const auto& stream : streams_) {
       if (stream) reactor_.remove(stream->fd.get());
     }
+    log(level, join("the tcp link of ", origin_.name, " ended: ", why));
     for (const auto& stream : streams_) {
       if (stream) stream::shut_and_close(stream->fd);
     }
-    log(level, join("the tcp link of ", origin_.name, " ended: ", why));
   }
 
   void nonsense(const Stream& stream, const char* what) noexcept {
