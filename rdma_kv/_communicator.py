@@ -22,7 +22,7 @@ from rdma_kv._arguments import BlockIds, Role, as_ids, check_port, check_role
 from rdma_kv._auth import load_keys
 from rdma_kv._config import Config
 from rdma_kv._control import ControlLoop
-from rdma_kv._errors import PeerLost, TransferTimeout
+from rdma_kv._errors import TransferTimeout
 from rdma_kv._handshake import DEFAULT_TIMEOUT_S
 from rdma_kv._listening import Listening
 from rdma_kv._network import boot_id, interface_address
@@ -213,12 +213,7 @@ class RDMACommunicator:
         if self._config.verify:
             write_verified(self._parts.side, write.remote(), *write.arguments(), self)
             return
-        try:
-            write.remote().peer.write_wait(*write.arguments())
-        except PeerLost:
-            if not write.may_retry():
-                raise
-            write.remote().peer.write_wait(*write.arguments())
+        write.remote().peer.write_wait(*write.arguments())
 
     def write_cache_async(
         self,
@@ -261,13 +256,7 @@ class RDMACommunicator:
         )
         if self._config.verify:
             return write_verified(self._parts.side, write.remote(), *write.arguments(), self)
-        try:
-            core = write.remote().peer.write(*write.arguments())
-        except PeerLost:
-            if not write.may_retry():
-                raise
-            core = write.remote().peer.write(*write.arguments())
-        return Transfer(core, self)
+        return Transfer(write.remote().peer.write(*write.arguments()), self)
 
     # ---- decode: notices
 
@@ -439,16 +428,14 @@ class _Write:
         self._may_reconnect = may_reconnect
 
     def remote(self) -> Remote:
-        """The peer, up; connects again when it is down and that is allowed."""
+        """The peer; connects again, first, when it is down and that is allowed.
+
+        A write that has begun is never repeated: decode may have been told of it already.
+        """
         remote: Remote | None = self._target.remote
         if remote is not None and remote.is_alive:
             return remote
-        return self._peers.revive(self._target, self._left_s(), allowed=self.may_retry())
-
-    def may_retry(self) -> bool:
-        """Once: the first failure moved nothing, a second one is the peer's last word."""
-        may, self._may_reconnect = self._may_reconnect, False
-        return may
+        return self._peers.revive(self._target, self._left_s(), allowed=self._may_reconnect)
 
     def arguments(self) -> tuple[BlockIds, BlockIds, int, int, int, float]:
         """For the core; the deadline counts from the call, reconnecting included."""

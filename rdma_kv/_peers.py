@@ -107,6 +107,10 @@ class Peers:
         """The live connection to an address: the one there is, else a new one.
 
         Args:
+            host: Its address.
+            port: Its port.
+            timeout_s: Seconds until it fails.
+            peer_rank: What to take the peer for, if it declares no rank.
             epoch: Take this life of the peer only.
 
         Raises:

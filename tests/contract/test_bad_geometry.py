@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rdma_kv import Config, LayoutMismatch, RDMACommunicator
+from rdma_kv import Config, ConfigError, LayoutMismatch, RDMACommunicator
 from support.cache import Shape
 from support.wire import Wire
 
@@ -109,6 +110,17 @@ def test_arguments_that_make_no_sense_are_refused_by_name(change: dict[str, Any]
 
     for word in words:
         assert any(part in str(refusal.value) for part in word.split("|"))
+
+
+def test_a_nic_that_does_not_exist_is_named_with_those_that_do():
+    there = sorted(path.name for path in Path("/sys/class/infiniband").glob("*"))
+    config = Config.from_env({"KVCACHE_TRANSPORT": "rdma", "KVCACHE_RDMA_NICS": "mlx5_77"})
+
+    with pytest.raises(ConfigError, match=r"KVCACHE_RDMA_NICS.*mlx5_77") as refusal:
+        make(config=config)
+
+    for word in there or ["none"]:
+        assert word in str(refusal.value)
 
 
 def test_the_good_one_that_these_are_changes_of():

@@ -163,7 +163,7 @@ def test_a_hanging_peer_delays_nobody(wire: Wire):
     decode = wire.decode(Shape())
 
     with server(lambda connection: None) as port:
-        stuck = prefill.start("connect", (HERE, port), 6)
+        stuck = prefill.start("connect", (HERE, port), 3)
         assert prefill.connect(decode.address)
         prefill.write(decode.address, [1], [2], tag=1)
         decode.received(1, 10)

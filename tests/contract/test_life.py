@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from rdma_kv import ConfigError, PeerLost, TransferError
 from support.cache import Shape
-from support.outcome import ending, first_failure
+from support.outcome import first_failure
 from support.patience import SCALE, eventually, scaled
 from support.peer import PeerProcess
 from support.wire import Wire, image_of
@@ -126,21 +127,25 @@ def test_a_write_meant_for_a_dead_peer_never_lands_in_its_successor(
 
 
 @pytest.mark.two_processes
-def test_a_decode_killed_under_a_write_fails_it(wire: Wire, own_process: PeerProcess):
-    shape = Shape(layers=2, blocks=64, block_bytes=64 << 10)
+def test_a_decode_killed_under_writes_fails_them(wire: Wire, own_process: PeerProcess):
+    shape = Shape(layers=2, blocks=64, block_bytes=4 << 10)
     prefill = wire.prefill(shape)
     decode = wire.decode(shape, process=own_process)
     assert prefill.connect(decode.address)
     every = list(range(shape.blocks))
-    transfers = [prefill.comm.write_cache_async(*decode.address, every, every) for _ in range(30)]
 
-    own_process.kill()
+    def write() -> None:
+        prefill.write(decode.address, every, every, timeout_s=20)
 
-    endings = [ending(transfer) for transfer in transfers]
+    with ThreadPoolExecutor(4) as pool:
+        writing = [pool.submit(first_failure, write, PeerLost, 30) for _ in range(4)]
+        eventually(lambda: prefill.comm.stats().transfers_done >= 8, 20, "writes flow")
+        own_process.kill()
+        killed = time.monotonic()
+        lost = [future.result(scaled(40)) for future in writing]
 
-    first = next(i for i, error in enumerate(endings) if error is not None)
-    for error in endings[first:]:  # nothing is done after the death
-        assert isinstance(error, PeerLost)
+    assert time.monotonic() - killed < scaled(10)
+    for error in lost:
         assert ":".join(decode.address) in str(error)
 
 

@@ -13,7 +13,7 @@ from support.wire import Wire, image_of, random_map
 
 
 def test_what_the_receiver_sees_at_the_notice_is_all_of_it(wire: Wire, repeats: int):
-    shape = Shape(layers=2, blocks=24, block_bytes=16 << 10)
+    shape = Shape(layers=2, blocks=16, block_bytes=8 << 10)
     prefill, decode = wire.pair(shape)
     wanted = image_of(decode)
 

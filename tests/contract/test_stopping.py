@@ -14,18 +14,20 @@ from support.peer import PeerProcess
 from support.wire import Wire, image_of
 
 # Large enough that it cannot be over before it is stopped.
-LARGE = Shape(layers=2, blocks=max(16, round(64 / SCALE)), block_bytes=256 << 10)
+LARGE = Shape(layers=2, blocks=max(16, round(64 / SCALE)), block_bytes=128 << 10)
 EVERY = list(range(LARGE.blocks))
+# No neighbours on both sides: one extent per block, so that a link may stop between any two.
+TURNED = EVERY[::-1]
 
 
 def still_works(prefill, decode) -> None:
     """The destination is what it was for a second; then a next write arrives whole."""
     assert not decode.changed_within(1.0), "bytes landed after the error"
     wanted = image_of(decode)
-    wanted.take(prefill.cache, EVERY, EVERY, range(2))
+    wanted.take(prefill.cache, EVERY, TURNED, range(2))
 
     assert prefill.connect(decode.address)  # a stopped write may have cost the link
-    prefill.write(decode.address, EVERY, EVERY, tag=99)
+    prefill.write(decode.address, EVERY, TURNED, tag=99)
 
     decode.received(99, 30)
     assert decode.digests() == wanted.digests()
@@ -35,7 +37,7 @@ def test_a_write_that_misses_its_deadline_is_over(wire: Wire):
     prefill, decode = wire.pair(LARGE)
 
     with pytest.raises(TransferTimeout, match=":".join(decode.address)):
-        prefill.comm.write_cache_async(*decode.address, EVERY, EVERY, timeout_s=1e-4).wait()
+        prefill.comm.write_cache_async(*decode.address, EVERY, TURNED, timeout_s=1e-4).wait()
 
     still_works(prefill, decode)
 
@@ -43,7 +45,7 @@ def test_a_write_that_misses_its_deadline_is_over(wire: Wire):
 def test_writes_that_are_cancelled_are_over(wire: Wire):
     prefill, decode = wire.pair(LARGE)
     transfers = [
-        prefill.comm.write_cache_async(*decode.address, EVERY, EVERY, tag=i + 1) for i in range(12)
+        prefill.comm.write_cache_async(*decode.address, EVERY, TURNED, tag=i + 1) for i in range(12)
     ]
 
     for transfer in reversed(transfers):  # the last one cannot have begun
@@ -59,7 +61,7 @@ def test_writes_that_are_cancelled_are_over(wire: Wire):
 def test_a_cancelled_write_sends_no_notice(wire: Wire):
     prefill, decode = wire.pair(LARGE)
     transfers = [
-        prefill.comm.write_cache_async(*decode.address, EVERY, EVERY, tag=i + 1) for i in range(12)
+        prefill.comm.write_cache_async(*decode.address, EVERY, TURNED, tag=i + 1) for i in range(12)
     ]
     for transfer in transfers:
         transfer.cancel()
@@ -86,8 +88,8 @@ def test_cancelling_what_is_done_changes_nothing(wire: Wire):
 def test_waiting_with_a_deadline_does_not_stop_the_write(wire: Wire):
     prefill, decode = wire.pair(LARGE)
     wanted = image_of(decode)
-    wanted.take(prefill.cache, EVERY, EVERY, range(2))
-    transfer = prefill.comm.write_cache_async(*decode.address, EVERY, EVERY)
+    wanted.take(prefill.cache, EVERY, TURNED, range(2))
+    transfer = prefill.comm.write_cache_async(*decode.address, EVERY, TURNED)
 
     while not transfer.wait(1e-4):
         pass
@@ -97,7 +99,7 @@ def test_waiting_with_a_deadline_does_not_stop_the_write(wire: Wire):
 
 def test_disconnecting_under_writes_ends_them(wire: Wire):
     prefill, decode = wire.pair(LARGE)
-    transfers = [prefill.comm.write_cache_async(*decode.address, EVERY, EVERY) for _ in range(12)]
+    transfers = [prefill.comm.write_cache_async(*decode.address, EVERY, TURNED) for _ in range(12)]
 
     prefill.disconnect(decode.address)
 
@@ -108,7 +110,7 @@ def test_disconnecting_under_writes_ends_them(wire: Wire):
 
 def test_closing_decode_under_writes_ends_them(wire: Wire):
     prefill, decode = wire.pair(LARGE)
-    transfers = [prefill.comm.write_cache_async(*decode.address, EVERY, EVERY) for _ in range(12)]
+    transfers = [prefill.comm.write_cache_async(*decode.address, EVERY, TURNED) for _ in range(12)]
 
     decode.close()
 
@@ -128,7 +130,7 @@ def test_a_stopped_peer_costs_a_deadline_and_no_more(wire: Wire, own_process: Pe
     started = time.monotonic()
     transfers = [
         prefill.comm.write_cache_async(
-            *decode.address, EVERY, EVERY, tag=i + 1, timeout_s=scaled(1)
+            *decode.address, EVERY, TURNED, tag=i + 1, timeout_s=scaled(1)
         )
         for i in range(4)
     ]
@@ -149,12 +151,12 @@ def test_a_stopped_peer_does_not_delay_its_neighbour(wire: Wire, own_process: Pe
     assert prefill.connect(stopped.address)
     own_process.pause()
     stuck = prefill.comm.write_cache_async(
-        *stopped.address, EVERY, EVERY, tag=1, timeout_s=scaled(20)
+        *stopped.address, EVERY, TURNED, tag=1, timeout_s=scaled(20)
     )
 
     for i in range(5):
         started = time.monotonic()
-        prefill.write(neighbour.address, EVERY[:2], EVERY[:2], tag=i + 1)
+        prefill.write(neighbour.address, EVERY[:2], TURNED[:2], tag=i + 1)
         neighbour.received(i + 1, 5)
         assert time.monotonic() - started < scaled(2)
 

@@ -28,6 +28,7 @@ from support.old_engines import (
     second,
     third,
 )
+from support.patience import eventually
 
 Opened = Callable[[RDMACommunicator], RDMACommunicator]
 
@@ -335,6 +336,39 @@ def test_two_prefill_ranks_fill_the_halves_of_one_decode_rank(
 
     whole = np.concatenate([half.keys[0] for half in halves], axis=1)
     assert same(whole, target.keys[0], [1], [2])
+
+
+def test_a_link_that_broke_is_opened_again_for_the_same_rank(opened: Opened) -> None:
+    half, target = Cache(seed=7, block_bytes=512), Cache(seed=None)
+    prefill = opened(second("prefill", "0", half, 2, 1))
+    decode = opened(first("decode", "0", target))
+    port = str(decode.port)
+    assert prefill.connect(HERE, port, 1) == 0
+
+    engine = decode._native._engine
+    [(link_id, *_)] = engine.inbound_links()
+    engine.end_link(link_id, "broken by the test")
+    eventually(lambda: not prefill.is_connected(HERE, port), 10, "prefill sees the broken link")
+    result = prefill.write_cache(HERE, port, [1], [2], 0)
+
+    assert result == 0
+    assert np.array_equal(target.keys[0][2][512:], half.keys[0][1])
+    assert not target.keys[0][2][:512].any()
+
+
+def test_a_decode_that_restarts_gets_nothing_before_it_is_connected_to(opened: Opened) -> None:
+    source, target = Cache(seed=7), Cache(seed=None)
+    prefill, decode = opened(first("prefill", "0", source)), opened(first("decode", "0", target))
+    port = str(decode.port)
+    assert prefill.connect(HERE, port) == 0
+
+    decode.close()
+    opened(first("decode", port, target))
+
+    assert prefill.write_cache(HERE, port, [1], [2], 0) == -1
+    assert prefill.connect(HERE, port) == 0
+    assert prefill.write_cache(HERE, port, [1], [2], 0) == 0
+    assert same(source.keys[0], target.keys[0], [1], [2])
 
 
 def test_ranks_without_a_word_about_decode_do_not_write_into_larger_blocks(

@@ -131,6 +131,7 @@ def test_a_delayed_write_can_be_cancelled_and_is_over(link, decode, faults):
 
 @pytest.mark.parametrize("after_bytes", [0, 1, 4096, WHOLE // 2, WHOLE - 1])
 def test_a_cut_loses_the_peer_and_names_the_first_cause(link, decode, faults, after_bytes):
+    faults.delay(0.1)  # so that all three are under way when it happens
     faults.cut(after_bytes)
     transfers = [write(link, tag=i + 1) for i in range(3)]
 
