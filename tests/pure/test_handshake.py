@@ -467,7 +467,7 @@ def test_prefill_hears_of_a_decode_that_closes(make):
     eventually(lambda: not prefill.is_connected(HOST, decode.port))
 
 
-def test_a_write_finds_a_decode_that_restarted(make):
+def test_a_decode_that_restarted_is_written_to_after_connect_only(make):
     decode, prefill = make("decode"), make("prefill")
     prefill.connect(HOST, decode.port)
     port = decode.port
@@ -476,6 +476,9 @@ def test_a_write_finds_a_decode_that_restarted(make):
     target = cache()
     again = make("decode", port=port, keys=target)
 
+    with pytest.raises(rdma_kv.PeerLost, match="restarted"):
+        prefill.write_cache(HOST, port, [0], [0], tag=1)
+    prefill.connect(HOST, port)
     prefill.write_cache(HOST, port, [0], [0], tag=2)
 
     again.received(2, 5)
