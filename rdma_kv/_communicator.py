@@ -63,7 +63,8 @@ class RDMACommunicator:
         tp_size: Tensor-parallel ranks of this side; 0: takes the peer's word.
         tp_rank: Which of them this is.
         config: Settings; None reads the ``KVCACHE_*`` variables.
-        reconnect: Whether a write to a peer that went down connects once more by itself.
+        reconnect: Whether a write to a peer that went down connects once more by itself; never to
+            one that restarted, whose blocks must be granted anew.
 
     Raises:
         ValueError: An argument is wrong or contradicts another.
