@@ -6,7 +6,6 @@ It owns its socket and waits for nobody else, so a peer that hangs here delays o
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from rdma_kv._errors import (
     RdmaKvError,
     TransportUnavailable,
 )
+from rdma_kv._greeting import NotZeroMqError, read_mechanism
 from rdma_kv._network import endpoint, resolve
 from rdma_kv._side import (
     TRANSPORTS,
@@ -42,6 +42,8 @@ DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_QPS = 1
 DEFAULT_STREAMS = 1
 
+# Whoever answers at all does so at once; the rest of the deadline is for the handshake proper.
+_GREETING_TIMEOUT_S = 5.0
 # Heartbeats that a peer may leave unread before they are dropped.
 _SEND_QUEUE = 64
 
@@ -141,17 +143,35 @@ class _Handshake:
     # ---- the steps
 
     def _probe(self) -> None:
-        """Asks TCP first: ZeroMQ would retry a refused connection in silence."""
+        """Looks first: ZeroMQ would retry a refused connection in silence."""
+        patience_s = min(self._deadline.left_s(), _GREETING_TIMEOUT_S)
         try:
-            socket.create_connection((self._address, self._port), self._deadline.left_s()).close()
+            mechanism = read_mechanism(self._address, self._port, patience_s)
         except ConnectionRefusedError:
             raise HandshakeError(
                 self._say("connection refused; is decode running, and is this its port?")
             ) from None
         except TimeoutError:
-            raise HandshakeError(self._late("the TCP connection; is a firewall between?")) from None
+            raise HandshakeError(
+                self._say(
+                    f"gave up after {patience_s:.1f} s waiting for a greeting; is a firewall "
+                    "between, does something else listen there, or does decode hang?"
+                )
+            ) from None
+        except NotZeroMqError as error:
+            raise HandshakeError(
+                self._say(f"what listens there is not a decode side of rdma_kv: {error}")
+            ) from None
         except OSError as error:
             raise HandshakeError(self._say(f"{error.strerror or error}")) from error
+        if mechanism == "CURVE" and not self._side.keys:
+            raise AuthenticationError(
+                self._say("decode asks for a secret; set KVCACHE_AUTH_KEY_FILE to a copy of its")
+            )
+        if mechanism != "CURVE" and self._side.keys:
+            raise AuthenticationError(
+                self._say("decode has no secret; set KVCACHE_AUTH_KEY_FILE there too")
+            )
 
     def _connect(self) -> zmq.Socket[Any]:
         line: zmq.Socket[Any] = self._context.socket(zmq.DEALER)
@@ -199,7 +219,7 @@ class _Handshake:
         for name in possible:
             try:
                 peer = self._open(name, welcome, geometry)
-            except RdmaKvError as error:
+            except (RdmaKvError, ValueError) as error:
                 reasons[name] = str(error)
                 if self._deadline.left_s() == 0:
                     break
@@ -317,29 +337,18 @@ class _Handshake:
         if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._has_greeted = True
         elif event["event"] in _HANDSHAKE_FAILED and not self._has_greeted:
-            raise self._greeting_failed(event["event"], event["value"])
+            raise self._greeting_failed()
 
-    def _greeting_failed(self, event: int, value: int) -> HandshakeError:
+    def _greeting_failed(self) -> HandshakeError:
         if self._side.keys:
             return AuthenticationError(
                 self._say(
                     "authentication failed: decode does not hold the secret of "
                     f"KVCACHE_AUTH_KEY_FILE={self._side.config.auth_key_file}; "
-                    "give both sides the same file"
+                    "give both sides the same"
                 )
             )
-        is_mechanism = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH or (
-            event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-            and value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
-        )
-        if is_mechanism:
-            return AuthenticationError(
-                self._say(
-                    "decode asks for a secret and this side has none; "
-                    "set KVCACHE_AUTH_KEY_FILE to decode's"
-                )
-            )
-        return HandshakeError(self._say("what listens there is not a decode side of rdma_kv"))
+        return HandshakeError(self._say("it hung up during the greeting of ZeroMQ"))
 
     def _refusal(self, refused: wire.Refused) -> HandshakeError:
         if refused.code == wire.LAYOUT_MISMATCH:

@@ -14,12 +14,14 @@ from msgspec import Meta, Struct
 MAGIC: Final = "RDMAKV"
 VERSION = 1
 
-# The welcome is the only large message: 16384 addresses and as many keys of each rail.
+# The welcome is the only large message: 16384 addresses, and keys of each rail.
 MOST_MESSAGE_BYTES = 4 << 20
 # What the listening side takes from a peer that it does not know yet: no message to it is large.
 MOST_REQUEST_BYTES = 256 << 10
 
 MOST_REGIONS = 4096 * 4
+# A NIC that cannot register a region at once has several keys for it.
+MOST_KEYS = 1 << 17
 MOST_RAILS = 16
 MOST_QUEUE_PAIRS = 64
 MOST_STREAMS = 64
@@ -75,7 +77,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 class Rail(Struct, frozen=True, kw_only=True):
-    """One NIC port of the decode side, with the keys of its regions in region order."""
+    """One NIC port of the decode side, with the keys of its regions, chunk by chunk."""
 
     nic: Name
     port: Annotated[int, Meta(ge=1, le=255)]
@@ -83,7 +85,7 @@ class Rail(Struct, frozen=True, kw_only=True):
     lid: U16
     mtu: Annotated[int, Meta(ge=256, le=4096)]
     link_layer: Name
-    rkeys: Annotated[list[U32], Meta(min_length=1, max_length=MOST_REGIONS)]
+    rkeys: Annotated[list[U32], Meta(min_length=1, max_length=MOST_KEYS)]
 
 
 class TcpOffer(Struct, frozen=True, kw_only=True):

@@ -49,6 +49,12 @@ def _offer_rdma(side: Side, reasons: dict[str, str]) -> wire.RdmaOffer | None:
     if not side.rails:
         reasons["rdma"] = f"decode cannot: {side.no_rdma}"
         return None
+    keys = sum(len(rail.rkeys) for rail in side.rails)
+    if keys > wire.MOST_KEYS:
+        reasons["rdma"] = (
+            f"decode has {keys} keys for its regions; a message holds {wire.MOST_KEYS}"
+        )
+        return None
     rails = [
         wire.Rail(
             nic=rail.nic,
@@ -70,7 +76,7 @@ def must_flush(side: Side) -> bool:
 
 
 def accept_link(
-    side: Side, request: wire.Open, origin: str, prefill: _core.Geometry
+    side: Side, request: wire.Open, origin: str, prefill: _core.Geometry, prefill_pid: int
 ) -> tuple[_core.Ticket, wire.Endpoint | None]:
     """Makes room for one link of a transport that was offered.
 
@@ -81,7 +87,7 @@ def accept_link(
     if request.transport == "tcp":
         return _core.tcp_accept(engine, origin, epoch, prefill, request.streams), None
     if request.transport == "cma":
-        return _core.cma_accept(engine, origin, epoch, prefill), None
+        return _core.cma_accept(engine, origin, epoch, prefill, prefill_pid), None
     if request.transport == "loopback":
         return _core.loopback_accept(engine, origin, epoch, prefill), None
     if request.transport == "rdma":

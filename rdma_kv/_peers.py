@@ -107,7 +107,8 @@ class Peers:
         try:
             if target.remote is not None and target.remote.is_alive:
                 return target.remote
-            self._drop(target, "connecting anew", 0.0)
+            if target.remote is not None:
+                _end(target.remote, "connecting anew", 0.0)
             left_s = max(0.0, deadline - time.monotonic())
             connection = shake_hands(self._context, self._side, host, port, left_s)
             return self._take_over(target, connection)
@@ -138,7 +139,9 @@ class Peers:
         if target is None:
             return
         with target.lock:
-            self._drop(target, "disconnected", timeout_s)
+            if target.remote is not None:
+                _end(target.remote, "disconnected", timeout_s)
+                self._forget(target)
 
     def infos(self) -> list[PeerInfo]:
         """Every peer that has been connected and not disconnected."""
@@ -197,6 +200,7 @@ class Peers:
     def _take_over(self, target: Target, connection: Connection) -> Remote:
         heartbeat = Heartbeat(self._loop, connection.socket, connection.peer, self._side.epoch)
         remote = Remote(connection, heartbeat)
+        self._forget(target)
         with self._lock:
             is_closed = self._is_closed
             if not is_closed:
@@ -208,12 +212,11 @@ class Peers:
         _report(target, connection)
         return remote
 
-    def _drop(self, target: Target, reason: str, timeout_s: float) -> None:
-        """With the target's lock held."""
+    def _forget(self, target: Target) -> None:
+        """Keeps the counters of a connection that has ended. With the target's lock held."""
         remote = target.remote
         if remote is None:
             return
-        _end(remote, reason, timeout_s)
         last = PeerStats.from_core(remote.peer)
         with self._lock:
             target.remote = None

@@ -33,7 +33,7 @@ def open_rails(
         rail = _open_rail(engine, config, nic, is_flushed_by_reading)
     except (TransportUnavailable, RegistrationError) as error:
         if config.transport == "rdma":
-            raise
+            raise type(error)(f"KVCACHE_TRANSPORT=rdma: {error}") from error
         if isinstance(error, RegistrationError):
             # There is a NIC, yet blocks will take a slower way.
             logger.warning("rdma is not used: %s", error)

@@ -37,6 +37,7 @@ class _Session:
 
     identity: bytes
     name: str
+    pid: int
     epoch: int
     geometry: _core.Geometry
     last_heard: float
@@ -151,7 +152,7 @@ class Sessions:
         if not self._sessions:
             self._loop.start_ticking(self)
         self._sessions[identity] = _Session(
-            identity, name, hello.epoch, from_wire(hello.geometry), time.monotonic()
+            identity, name, hello.host.pid, hello.epoch, from_wire(hello.geometry), time.monotonic()
         )
         offers, reasons = self._offering.offers, self._offering.reasons
         if hello.host.pid != os.getpid() or hello.host.boot_id != self._side.host.boot_id:
@@ -196,7 +197,9 @@ class Sessions:
             self._refuse(session.identity, wire.UNAVAILABLE, reason)
             return
         try:
-            ticket, endpoint = accept_link(self._side, request, session.name, session.geometry)
+            ticket, endpoint = accept_link(
+                self._side, request, session.name, session.geometry, session.pid
+            )
         except (RdmaKvError, ValueError) as error:
             self._refuse(session.identity, wire.UNAVAILABLE, str(error))
             return

@@ -15,7 +15,7 @@ TRANSPORTS = ("cuda_ipc", "shm", "cma", "rdma", "tcp")
 # Transports that DESIGN names and this version lacks: said aloud rather than passed over.
 NOT_BUILT = {
     "cuda_ipc": "this version moves no blocks of GPU memory",
-    "shm": "this version has no shared segments; cma does its work",
+    "shm": "this version has no shared-memory segments",
 }
 
 
