@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import operator
 import os
 import threading
@@ -20,7 +21,7 @@ from rdma_kv._arguments import BlockIds, Role, as_ids, check_port, check_role
 from rdma_kv._auth import load_keys
 from rdma_kv._config import Config
 from rdma_kv._control import ControlLoop
-from rdma_kv._errors import PeerLost, TransferTimeout
+from rdma_kv._errors import TransferTimeout
 from rdma_kv._handshake import DEFAULT_TIMEOUT_S
 from rdma_kv._listening import Listening
 from rdma_kv._network import boot_id, interface_address
@@ -28,7 +29,7 @@ from rdma_kv._peers import Peers, Remote
 from rdma_kv._rails import open_rails
 from rdma_kv._side import Side
 from rdma_kv._stats import Notice, PeerInfo, Stats
-from rdma_kv._tensors import describe_cache
+from rdma_kv._tensors import Cache, check_rank, describe_cache
 from rdma_kv._transfer import Transfer, readable
 from rdma_kv._verify import write_verified
 
@@ -111,7 +112,7 @@ class RDMACommunicator:
         )
         self._layers = self._cache.layers
         self._reconnect = reconnect
-        self._parts = _Parts(self._role, self._config, self._cache.layout(), gpu_idx, number)
+        self._parts = _Parts(self._role, self._config, self._cache, gpu_idx, number)
         self._engine = self._parts.side.engine
         self._peers = self._parts.peers
         self._finalizer = weakref.finalize(self, self._parts.shut_down, _EXIT_TIMEOUT_S)
@@ -140,13 +141,30 @@ class RDMACommunicator:
 
     # ---- prefill: connections
 
-    def connect(self, ip: str, port: str | int, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
+    def connect(
+        self,
+        ip: str,
+        port: str | int,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        peer_tp_size: int = 0,
+        peer_tp_rank: int = 0,
+    ) -> bool:
         """Connect to a decode side. Idempotent; a peer that died is replaced at once.
+
+        Args:
+            ip: Its address.
+            port: Where it listens.
+            timeout_s: Seconds until it fails.
+            peer_tp_size: Tensor-parallel ranks to take decode for, if it declares none itself
+                (``tp_size=0``); 0: as many as this side. Must divide this side's.
+            peer_tp_rank: Which of them it is.
 
         Returns:
             True.
 
         Raises:
+            ValueError: A port or rank that cannot be, or this side is decode or closed.
             HandshakeError: No agreement: refused, too late, another version, something else
                 listens there; or one of LayoutMismatch, AuthenticationError,
                 TransportUnavailable.
@@ -156,7 +174,8 @@ class RDMACommunicator:
         if number == 0:
             raise ValueError("port is 0: connect to the port that decode tells by its `port`")
         try:
-            self._peers.connect(str(ip), number, timeout_s)
+            peer_rank = check_rank(peer_tp_size, peer_tp_rank, "peer_tp_")
+            self._peers.connect(str(ip), number, timeout_s, peer_rank)
         except zmq.ContextTerminated:
             raise ValueError(_CLOSED) from None
         return True
@@ -193,12 +212,7 @@ class RDMACommunicator:
         if self._config.verify:
             write_verified(self._parts.side, write.remote(), *write.arguments(), self)
             return
-        try:
-            write.remote().peer.write_wait(*write.arguments())
-        except PeerLost:
-            if not write.may_retry():
-                raise
-            write.remote().peer.write_wait(*write.arguments())
+        write.remote().peer.write_wait(*write.arguments())
 
     def write_cache_async(
         self,
@@ -241,13 +255,7 @@ class RDMACommunicator:
         )
         if self._config.verify:
             return write_verified(self._parts.side, write.remote(), *write.arguments(), self)
-        try:
-            core = write.remote().peer.write(*write.arguments())
-        except PeerLost:
-            if not write.may_retry():
-                raise
-            core = write.remote().peer.write(*write.arguments())
-        return Transfer(core, self)
+        return Transfer(write.remote().peer.write(*write.arguments()), self)
 
     # ---- decode: notices
 
@@ -419,16 +427,14 @@ class _Write:
         self._may_reconnect = may_reconnect
 
     def remote(self) -> Remote:
-        """The peer, up; connects again when it is down and that is allowed."""
+        """The peer; connects again, first, when it is down and that is allowed.
+
+        A write that has begun is never repeated: decode may have been told of it already.
+        """
         remote: Remote | None = self._target.remote
         if remote is not None and remote.is_alive:
             return remote
-        return self._peers.revive(self._target, self._left_s(), allowed=self.may_retry())
-
-    def may_retry(self) -> bool:
-        """Once: the first failure moved nothing, a second one is the peer's last word."""
-        may, self._may_reconnect = self._may_reconnect, False
-        return may
+        return self._peers.revive(self._target, self._left_s(), allowed=self._may_reconnect)
 
     def arguments(self) -> tuple[BlockIds, BlockIds, int, int, int, float]:
         """For the core; the deadline counts from the call, reconnecting included."""
@@ -469,16 +475,17 @@ def _wait_for(after: Any) -> None:
 class _Parts:
     """All that has to be shut down, without a reference to the communicator."""
 
-    def __init__(
-        self, role: Role, config: Config, layout: _core.Layout, gpu_idx: int, port: int
-    ) -> None:
+    def __init__(self, role: Role, config: Config, cache: Cache, gpu_idx: int, port: int) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._is_shut_down = False
         keys = load_keys(config.auth_key_file) if config.auth_key_file else None
         address = interface_address(config.socket_ifname)
         with contextlib.ExitStack() as undo:
-            engine = _core.Engine(layout)
+            is_rank_declared = role == "prefill" or cache.tp_size != 0
+            if not is_rank_declared:
+                cache = dataclasses.replace(cache, tp_size=1)
+            engine = _core.Engine(cache.layout())
             undo.callback(engine.close, 0.0)
             rails, no_rdma = open_rails(
                 engine,
@@ -487,7 +494,7 @@ class _Parts:
                 is_flushed_by_reading=role == "decode" and bool(config.gdrcopy_flush_enable),
             )
             host = wire.Host(boot_id=boot_id(), pid=os.getpid())
-            self.side = Side(engine, config, host, keys, rails, no_rdma)
+            self.side = Side(engine, config, host, keys, rails, no_rdma, is_rank_declared)
             self._context: zmq.Context[Any] = zmq.Context()
             undo.callback(self._context.term)
             self._loop = ControlLoop(f"rdma_kv {role}")

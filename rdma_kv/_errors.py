@@ -8,6 +8,7 @@
     ├── HandshakeError
     │   ├── LayoutMismatch
     │   ├── AuthenticationError
+    │   ├── HandshakeTimeout
     │   └── TransportUnavailable
     └── TransferError
         ├── PeerLost
@@ -63,6 +64,13 @@ class AuthenticationError(HandshakeError):
     """The peer does not hold the same secret, or only one side asks for one.
 
     Raised by ``connect``. Give both sides the same ``KVCACHE_AUTH_KEY_FILE``.
+    """
+
+
+class HandshakeTimeout(HandshakeError):
+    """The peer did not answer in time; the message says what was waited for.
+
+    Raised by ``connect``. Mostly a firewall that drops packets, or a peer that is still loading.
     """
 
 

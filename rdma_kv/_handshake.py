@@ -20,12 +20,14 @@ from rdma_kv._choice import candidates, matching_rail
 from rdma_kv._errors import (
     AuthenticationError,
     HandshakeError,
+    HandshakeTimeout,
     LayoutMismatch,
     RdmaKvError,
     TransportUnavailable,
 )
 from rdma_kv._greeting import NotZeroMqError, read_mechanism
 from rdma_kv._network import endpoint, resolve
+from rdma_kv._ranks import as_seen_by_prefill
 from rdma_kv._side import (
     TRANSPORTS,
     Side,
@@ -60,6 +62,11 @@ _WATCHED = (
 )
 
 
+# (tp_size, tp_rank) that a decode is taken for when it declares none; size 0: the same as ours.
+PeerRank = tuple[int, int]
+UNKNOWN_RANK: PeerRank = (0, 0)
+
+
 class Deadline:
     """One moment that all steps of a handshake share."""
 
@@ -85,9 +92,16 @@ class Connection:
 
 
 def shake_hands(
-    context: zmq.Context[Any], side: Side, host: str, port: int, timeout_s: float
+    context: zmq.Context[Any],
+    side: Side,
+    host: str,
+    port: int,
+    timeout_s: float,
+    peer_rank: PeerRank = UNKNOWN_RANK,
 ) -> Connection:
     """Agrees with the decode side at an address and opens the best link to it.
+
+    A decode side that does not declare its tensor-parallel rank is taken for `peer_rank`.
 
     Raises:
         LayoutMismatch: The caches differ; both values are named.
@@ -95,7 +109,7 @@ def shake_hands(
         TransportUnavailable: No transport, or not the one that was asked for, could be opened.
         HandshakeError: Nobody listens there, something else does, or the deadline passed.
     """
-    handshake = _Handshake(context, side, host, port, Deadline(timeout_s))
+    handshake = _Handshake(context, side, host, port, Deadline(timeout_s), peer_rank)
     try:
         return handshake.run()
     except BaseException:
@@ -105,8 +119,15 @@ def shake_hands(
 
 class _Handshake:
     def __init__(
-        self, context: zmq.Context[Any], side: Side, host: str, port: int, deadline: Deadline
+        self,
+        context: zmq.Context[Any],
+        side: Side,
+        host: str,
+        port: int,
+        deadline: Deadline,
+        peer_rank: PeerRank,
     ) -> None:
+        self._peer_rank = peer_rank
         self._context = context
         self._side = side
         self._name = f"{host}:{port}"
@@ -122,7 +143,8 @@ class _Handshake:
         self._probe()
         line = self._socket = self._connect()
         welcome = self._greet()
-        geometry = from_wire(welcome.geometry)
+        ours = to_wire(self._side.geometry)
+        geometry = from_wire(as_seen_by_prefill(welcome.geometry, ours, *self._peer_rank))
         try:
             _core.agree(self._side.geometry, geometry)
         except LayoutMismatch as error:
@@ -152,7 +174,7 @@ class _Handshake:
                 self._say("connection refused; is decode running, and is this its port?")
             ) from None
         except TimeoutError:
-            raise HandshakeError(
+            raise HandshakeTimeout(
                 self._say(
                     f"gave up after {patience_s:.1f} s waiting for a greeting; is a firewall "
                     "between, does something else listen there, or does decode hang?"
@@ -199,6 +221,8 @@ class _Handshake:
                 if self._side.config.transport == "auto"
                 else [self._side.config.transport]
             ),
+            peer_tp_size=self._peer_rank[0],
+            peer_tp_rank=self._peer_rank[1],
         )
         answer = self._ask(hello, "its welcome")
         if isinstance(answer, wire.Refused):
@@ -319,7 +343,7 @@ class _Handshake:
             if left_ms == 0:
                 if not self._has_greeted:
                     what = "a ZeroMQ greeting; something else seems to listen there"
-                raise HandshakeError(self._late(what))
+                raise HandshakeTimeout(self._late(what))
 
     def _receive(self) -> wire.FromDecode:
         assert self._socket is not None
@@ -363,6 +387,9 @@ class _Handshake:
     def _stop_monitor(self) -> None:
         if self._socket is not None and self._monitor is not None:
             self._socket.disable_monitor()
+            # Not left to the garbage collector: an error that somebody keeps holds a frame that
+            # holds it, and closing the context would wait for it for ever.
+            self._monitor.close(linger=0)
             self._monitor = None
 
     def _say(self, what: str) -> str:

@@ -38,11 +38,15 @@ def setup(config: Config) -> None:
             ("KVCACHE_DEBUG_FILE", config.debug_file, logging.DEBUG),
             ("KVCACHE_ERROR_FILE", config.error_file, logging.ERROR),
         ]
-        opened = {
-            f"{variable} {path}": _open(variable, path, level)
-            for variable, name, level in wanted
-            if name is not None and f"{variable} {(path := expand(name))}" not in _added
-        }
+        opened: dict[str, logging.Handler] = {}
+        try:
+            for variable, name, level in wanted:
+                if name is not None and (key := f"{variable}={expand(name)}") not in _added:
+                    opened[key] = _open(variable, expand(name), level)
+        except ConfigError:
+            for handler in opened.values():
+                handler.close()
+            raise
         # Asked before ours are added, or they would count as the application's.
         if config.debug and not _application_listens() and "stderr" not in _added:
             opened["stderr"] = logging.StreamHandler(sys.stderr)

@@ -130,13 +130,18 @@ class Message(Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Hello(Message, frozen=True, kw_only=True, tag="hello"):
-    """Prefill to decode, first on every socket."""
+    """Prefill to decode, first on every socket.
+
+    `peer_tp_*` is the rank that decode is taken for, should it declare none; size 0: prefill's own.
+    """
 
     epoch: Epoch
     role: Name
     host: Host
     geometry: Geometry
     transports: Annotated[list[Name], Meta(min_length=1, max_length=16)]
+    peer_tp_size: Annotated[int, Meta(ge=0, le=4096)] = 0
+    peer_tp_rank: Annotated[int, Meta(ge=0, le=4095)] = 0
 
 
 class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):

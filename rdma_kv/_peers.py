@@ -14,8 +14,8 @@ import zmq
 from rdma_kv import _core
 from rdma_kv._arguments import check_port
 from rdma_kv._control import ControlLoop
-from rdma_kv._errors import HandshakeError, PeerLost
-from rdma_kv._handshake import Connection, shake_hands
+from rdma_kv._errors import HandshakeError, HandshakeTimeout, PeerLost
+from rdma_kv._handshake import UNKNOWN_RANK, Connection, PeerRank, shake_hands
 from rdma_kv._heartbeat import Heartbeat
 from rdma_kv._side import Side
 from rdma_kv._stats import PeerInfo, PeerStats
@@ -57,6 +57,7 @@ class Target:
     port: int
     lock: threading.Lock = field(default_factory=threading.Lock)
     remote: Remote | None = None
+    peer_rank: PeerRank = UNKNOWN_RANK  # as the last connect() said; reconnecting says it again
 
     @property
     def name(self) -> str:
@@ -94,13 +95,15 @@ class Peers:
             raise PeerLost(f"not connected to {host}:{port}; call connect() first")
         return target
 
-    def connect(self, host: str, port: int, timeout_s: float) -> Remote:
+    def connect(
+        self, host: str, port: int, timeout_s: float, peer_rank: PeerRank = UNKNOWN_RANK
+    ) -> Remote:
         """The live connection to an address: the one there is, else a new one."""
         deadline = time.monotonic() + timeout_s
         with self._lock:
             target = self._targets.setdefault((host, port), Target(host, port))
         if not target.lock.acquire(timeout=timeout_s):
-            raise HandshakeError(
+            raise HandshakeTimeout(
                 f"connect to {target.name}: gave up after {timeout_s:g} s waiting for the "
                 "handshake of another thread with it"
             )
@@ -110,7 +113,8 @@ class Peers:
             if target.remote is not None:
                 _end(target.remote, "connecting anew", 0.0)
             left_s = max(0.0, deadline - time.monotonic())
-            connection = shake_hands(self._context, self._side, host, port, left_s)
+            target.peer_rank = peer_rank
+            connection = shake_hands(self._context, self._side, host, port, left_s, peer_rank)
             return self._take_over(target, connection)
         finally:
             target.lock.release()
@@ -128,7 +132,7 @@ class Peers:
             raise PeerLost(why)
         logger.info("%s; connecting again", why)
         try:
-            return self.connect(target.host, target.port, timeout_s)
+            return self.connect(target.host, target.port, timeout_s, target.peer_rank)
         except HandshakeError as error:
             raise PeerLost(f"{why}; connecting again failed: {error}") from error
 

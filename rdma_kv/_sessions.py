@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import zmq
+from msgspec.structs import replace
 
 from rdma_kv import _core
 from rdma_kv import _messages as wire
@@ -20,6 +21,7 @@ from rdma_kv._checksums import BlockSums
 from rdma_kv._control import DEAD_AFTER_S, ControlLoop
 from rdma_kv._errors import LayoutMismatch, RdmaKvError
 from rdma_kv._offers import Offering, accept_link, make_offering
+from rdma_kv._ranks import as_seen_by_decode
 from rdma_kv._side import Side, from_wire, show, to_wire
 
 logger = logging.getLogger("rdma_kv")
@@ -57,6 +59,8 @@ class Sessions:
         self._offering: Offering = make_offering(side)
         self._data_port = data_port
         self._geometry = to_wire(side.geometry)
+        if not side.is_rank_declared:
+            self._geometry = replace(self._geometry, tp_size=0)
         self._bases = [base for base, _, _ in side.engine.layout.regions]
         self._refused_once: set[str] = set()
 
@@ -152,7 +156,12 @@ class Sessions:
         if not self._sessions:
             self._loop.start_ticking(self)
         self._sessions[identity] = _Session(
-            identity, name, hello.host.pid, hello.epoch, from_wire(hello.geometry), time.monotonic()
+            identity,
+            name,
+            hello.host.pid,
+            hello.epoch,
+            self._geometry_of(hello),
+            time.monotonic(),
         )
         offers, reasons = self._offering.offers, self._offering.reasons
         if hello.host.pid != os.getpid() or hello.host.boot_id != self._side.host.boot_id:
@@ -171,6 +180,12 @@ class Sessions:
             ),
         )
 
+    def _geometry_of(self, hello: wire.Hello) -> _core.Geometry:
+        if self._side.is_rank_declared:
+            return from_wire(hello.geometry)
+        seen = as_seen_by_decode(hello.geometry, hello.peer_tp_size, hello.peer_tp_rank)
+        return from_wire(seen)
+
     def _judge(self, hello: wire.Hello, name: str) -> tuple[str, str, str, str] | None:
         """Why a hello is refused: (code, reason, ours, theirs)."""
         if hello.role != "prefill":
@@ -179,7 +194,7 @@ class Sessions:
         if len(self._sessions) >= MOST_SESSIONS:
             return wire.BUSY, f"decode serves {MOST_SESSIONS} peers already", "", ""
         try:
-            _core.agree(from_wire(hello.geometry), self._side.geometry)
+            _core.agree(self._geometry_of(hello), self._side.geometry)
         except LayoutMismatch as error:
             ours, theirs = show(self._geometry), show(hello.geometry)
             return wire.LAYOUT_MISMATCH, str(error), ours, theirs

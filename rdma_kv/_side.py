@@ -29,6 +29,8 @@ class Side:
     keys: Keys | None
     rails: list[_core.RdmaRail]
     no_rdma: str  # why there is no rail
+    # Decode only. False: the engine holds rank 0 of 1, and peers are seen as _ranks.py says.
+    is_rank_declared: bool = True
 
     @property
     def epoch(self) -> int:

@@ -7,7 +7,7 @@ refusal leaves everything as it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rdma_kv._arguments import Role, whole
@@ -36,7 +36,7 @@ class Cache:
     tp_rank: int
     bases: tuple[int, ...]
     devices: tuple[int, ...]
-    owners: tuple[object, ...]
+    owners: tuple[object, ...] = field(repr=False)
 
     def layout(self) -> Layout:
         """The same for the core, which borrows the memory: keep this object as long as that."""
@@ -93,7 +93,7 @@ def describe_cache(
                 f"block_stride_bytes={block_stride_bytes} is below block_bytes={block_bytes}: "
                 "blocks would overlap"
             )
-    _check_rank(tp_size, tp_rank)
+    tp_size, tp_rank = check_rank(tp_size, tp_rank)
     lists = [
         (_KEY, "local_key_cache", _entries("local_key_cache", keys), block_bytes),
         (_VALUE, "local_value_cache", _entries("local_value_cache", values), block_bytes),
@@ -143,12 +143,15 @@ def _entries(name: str, given: Any) -> list[Any]:
     return list(given)
 
 
-def _check_rank(tp_size: int, tp_rank: int) -> None:
-    # 0 stands for "not declared": the peer says which part of the heads this side holds.
-    if tp_size < 0 or not 0 <= tp_rank < max(tp_size, 1):
+def check_rank(tp_size: object, tp_rank: object, prefix: str = "tp_") -> tuple[int, int]:
+    """Both as ints. Size 0 stands for "not declared": the peer says which heads this side holds."""
+    size, rank = whole(f"{prefix}size", tp_size, 0), whole(f"{prefix}rank", tp_rank, 0)
+    if rank >= max(size, 1):
         raise ValueError(
-            f"tp_rank={tp_rank} is not a rank of tp_size={tp_size}: allowed 0 to size-1"
+            f"{prefix}rank={rank} is not a rank of {prefix}size={size}; "
+            f"allowed: 0 to {max(size, 1) - 1}"
         )
+    return size, rank
 
 
 def _check_lengths(lists: Sequence[Sequence[Any]]) -> None:

@@ -36,8 +36,18 @@ std::string shards(const char* side, std::uint64_t size, std::uint64_t rank, std
   return join(side, " rank ", rank, " of ", size, " with ", bytes, " bytes a block");
 }
 
-Slice slice_of(const TensorSpec& src, const TensorSpec& dst, const Ranks& r, bool key_only) {
-  if (key_only && src.block_bytes == dst.block_bytes) return {0, 0, src.block_bytes};
+// Latent attention keeps one key (and its scale) for all heads, the same on every rank. Asked of all
+// tensors together: a key copied whole with a scale cut in parts would be nonsense.
+bool is_replicated(const Geometry& prefill, const Geometry& decode) {
+  return std::equal(prefill.tensors.begin(), prefill.tensors.end(), decode.tensors.begin(),
+                    [](const TensorSpec& src, const TensorSpec& dst) {
+                      const bool is_key =
+                          src.kind == TensorKind::kKey || src.kind == TensorKind::kKeyScale;
+                      return is_key && src.block_bytes == dst.block_bytes;
+                    });
+}
+
+Slice slice_of(const TensorSpec& src, const TensorSpec& dst, const Ranks& r) {
   const std::uint64_t src_all = src.block_bytes * r.prefill_size;
   const std::uint64_t dst_all = dst.block_bytes * r.decode_size;
   const auto both = join(shards("prefill", r.prefill_size, r.prefill_rank, src.block_bytes), ", ",
@@ -73,10 +83,12 @@ std::vector<Slice> agree(const Geometry& prefill, const Geometry& decode) {
     mismatch(join("dtypes differ: prefill has ", prefill.dtype, ", decode has ", decode.dtype));
   }
   const Ranks ranks = ranks_of(prefill, decode);
-  const bool key_only = prefill.tensors.size() == 1;
+  const bool replicated = is_replicated(prefill, decode);
   std::vector<Slice> slices;
   for (std::size_t i = 0; i < prefill.tensors.size(); ++i) {
-    slices.push_back(slice_of(prefill.tensors[i], decode.tensors[i], ranks, key_only));
+    const auto& src = prefill.tensors[i];
+    slices.push_back(replicated ? Slice{0, 0, src.block_bytes}
+                                : slice_of(src, decode.tensors[i], ranks));
   }
   return slices;
 }

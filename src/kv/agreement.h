@@ -20,8 +20,8 @@ struct Slice {
 // One slice per tensor. Both sides compute it from both geometries and must get the same answer.
 //
 // All heads of a tensor in a row are `block_bytes * tp_size` bytes; rank r of either side holds the
-// r-th part of them, and the slice is where the two parts overlap. Key-only tensors of equal size
-// are taken as replicated on every rank (MLA) and copied whole.
+// r-th part of them, and the slice is where the two parts overlap. Without values, keys (and their
+// scales) of equal size are taken as replicated on every rank (MLA) and copied whole.
 //
 // Throws Error(kLayoutMismatch) naming both values when layers, tensors, dtype or bytes differ in a
 // way that would corrupt, or when the two ranks share no head.

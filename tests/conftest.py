@@ -1,0 +1,47 @@
+"""The options of all rings."""
+
+from __future__ import annotations
+
+import pytest
+
+KNOWN = ("cma", "tcp", "rdma", "loopback")
+# What needs no hardware. rdma runs when it is asked for, and then a missing device is a failure.
+USUAL = ("cma", "tcp", "loopback")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--transport",
+        action="append",
+        default=[],
+        help=f"transports for the contract, of {', '.join(KNOWN)}; repeat it or use commas; "
+        f"default: {','.join(USUAL)}",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "two_processes: cannot be shown inside one process, so not on loopback"
+    )
+    config.addinivalue_line(
+        "markers", "one_transport: does not depend on the transport; runs on the first one only"
+    )
+
+
+def transports(config: pytest.Config) -> list[str]:
+    asked = [name for option in config.getoption("--transport") for name in option.split(",")]
+    for name in asked:
+        if name not in KNOWN:
+            raise pytest.UsageError(f"--transport {name}: must be of {', '.join(KNOWN)}")
+    return list(dict.fromkeys(asked)) or list(USUAL)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "wire" not in metafunc.fixturenames:
+        return
+    chosen = transports(metafunc.config)
+    if metafunc.definition.get_closest_marker("two_processes"):
+        chosen = [name for name in chosen if name != "loopback"]
+    if metafunc.definition.get_closest_marker("one_transport"):
+        chosen = chosen[:1]
+    metafunc.parametrize("wire", chosen, indirect=True)
