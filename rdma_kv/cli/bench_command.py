@@ -40,16 +40,20 @@ def bench(
     sizes = [1024 * k for k in block_kib] if block_kib else list(host.SIZES)
     if min(sizes) < 1024 or not seconds > 0:
         fail("--block-kib must be at least 1 and --seconds more than 0", BAD_USAGE)
+    chosen = transport or list(host.TRANSPORTS)
     machine = machine_line()
     rows = []
     skipped: list[str] = []
     if not as_json:
-        print(machine, host.HEADINGS, sep="\n", flush=True)
+        print(machine, flush=True)
     try:
-        for row in host.measure(transport or host.TRANSPORTS, sizes, seconds, skipped.append):
-            rows.append(row)
+        for contiguous in (False, True):
             if not as_json:
-                print(row.line(), flush=True)
+                print("", host.HEADINGS, sep="\n", flush=True)
+            for row in host.measure(chosen, sizes, contiguous, seconds, skipped.append):
+                rows.append(row)
+                if not as_json:
+                    print(row.line(), flush=True)
     except (BenchError, RdmaKvError, ValueError) as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -58,6 +62,6 @@ def bench(
         table = [row.as_dict() for row in rows]
         print(json.dumps({"machine": machine, "rows": table, "skipped": skipped}, indent=2))
     else:
-        print(*host.FOOTNOTES, sep="\n")
+        print("", *host.FOOTNOTES, sep="\n")
     for reason in skipped:
         errors().print(f"skipped: {reason}", markup=False)

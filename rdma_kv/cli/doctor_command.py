@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from rdma_kv import Config, ConfigError
 from rdma_kv.cli import probes
@@ -51,7 +52,7 @@ def _configuration(config: Config) -> Table:
     )
     for row in config.table():
         style = "" if row.origin == "default" else "bold"
-        table.add_row(row.variable, row.value, row.origin, row.meaning, style=style)
+        table.add_row(row.variable, Text(row.value), row.origin, row.meaning, style=style)
     return table
 
 
@@ -60,7 +61,7 @@ def _pairs(title: str, facts: dict[str, str]) -> Table:
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     return table
 
 
@@ -73,6 +74,6 @@ def _transports(transports: list[probes.Probe]) -> Table:
         table.add_row(
             probe.transport,
             "[green]usable[/]" if probe.is_usable else "[yellow]no[/]",
-            probe.reason,
+            Text(probe.reason),
         )
     return table

@@ -37,7 +37,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def demo(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), env=environment(**more), capture_output=True, text=True, timeout=60
+        command(*arguments), env=environment(**more), capture_output=True, text=True, timeout=100
     )
 
 
@@ -124,7 +124,7 @@ def test_both_roles_run_as_commands_of_their_own() -> None:
         while "listening" not in (line := decode.stderr.readline()):
             assert line, "decode ended before it listened"
         prefill = demo(*SMALL, "--role", "prefill", "--peer", f"127.0.0.1:{port}")
-        said, _ = decode.communicate(timeout=60)
+        said, _ = decode.communicate(timeout=100)
     finally:
         decode.kill()
 

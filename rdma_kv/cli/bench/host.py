@@ -54,33 +54,32 @@ class Row:
 def measure(
     transports: Sequence[str],
     sizes: Sequence[int],
+    contiguous: bool,
     seconds: float,
     skipped: Callable[[str], None],
 ) -> Iterator[Row]:
-    """Rows as they come: random ids first, contiguous ones as a second table.
+    """Rows of one table as they come: random and contiguous ids are never mixed in one.
 
     `skipped` hears of each row that could not be measured, with the reason.
     """
-    for contiguous in (False, True):
-        ids = "contiguous" if contiguous else "random"
-        for size in sizes:
-            work = Work(size, contiguous)
-            copied = take_times(memcpy_call(work), seconds)
-            memcpy = copied.gb_per_s(work.bytes)
-            yield _row("memcpy", ids, work, copied, memcpy)
-            if not contiguous:
-                rate = iperf3_gb_per_s(size)
-                if rate is None:
-                    skipped(f"iperf3, {size // 1024} KiB: not installed, or it failed")
-                else:
-                    yield Row("iperf3", "-", size, None, None, None, rate, rate / memcpy)
-            for transport in transports:
-                try:
-                    with checked_pair(transport, work) as write:
-                        times = take_times(write, seconds)
-                    yield _row(transport, ids, work, times, memcpy)
-                except HandshakeError as error:
-                    skipped(f"{transport}, {size // 1024} KiB: {error}")
+    ids = "contiguous" if contiguous else "random"
+    for size in sizes:
+        work = Work(size, contiguous)
+        copied = take_times(memcpy_call(work), seconds)
+        memcpy = copied.gb_per_s(work.bytes)
+        yield _row("memcpy", ids, work, copied, memcpy)
+        rate = iperf3_gb_per_s(size)
+        if rate is None:
+            skipped(f"iperf3, {size // 1024} KiB: not installed, or it failed")
+        else:
+            yield Row("iperf3", "-", size, None, None, None, rate, rate / memcpy)
+        for transport in transports:
+            try:
+                with checked_pair(transport, work) as write:
+                    times = take_times(write, seconds)
+                yield _row(transport, ids, work, times, memcpy)
+            except HandshakeError as error:
+                skipped(f"{transport}, {ids} ids, {size // 1024} KiB: {error}")
 
 
 def _row(what: str, ids: str, work: Work, times: Times, memcpy: float) -> Row:

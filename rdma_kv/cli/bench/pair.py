@@ -68,7 +68,7 @@ class Decode:
         theirs.close()
         try:
             self.port = str(self._answer())
-        except BenchError:
+        except Exception:
             self._process.kill()
             raise
 
@@ -99,7 +99,7 @@ class Decode:
         except EOFError:
             raise BenchError("the decode process ended without an answer") from None
         if isinstance(answer, Exception):
-            raise BenchError(f"decode: {answer}")
+            raise answer  # as decode raised it
         return answer
 
 
@@ -113,4 +113,4 @@ def _serve(pipe: Connection, work: Work, transport: str) -> None:
     except (EOFError, KeyboardInterrupt):
         pass
     except (RdmaKvError, ValueError) as error:
-        pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+        pipe.send(error)

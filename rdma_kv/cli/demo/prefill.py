@@ -78,10 +78,11 @@ class LayerTimes:
     """What one layer cost, in milliseconds. Hidden + exposed = transfer."""
 
     layer: int
-    copy_ms: float  # into its blocks, and handing the write over: on the compute thread
-    compute_ms: float  # from then until the next layer's K and V exist (last: until the logits)
-    transfer_ms: float  # from handing over until the peer can read the bytes
-    hidden_ms: float  # the part of it during which the model still computed
+    compute_ms: float  # from the call's return until the next layer's K and V, or the logits
+    copy_ms: float  # K and V into their blocks: the compute thread does it
+    call_ms: float  # handing the write over: the compute thread is held up for as long
+    transfer_ms: float  # from the call until the peer can read the bytes
+    hidden_ms: float  # the part of it during which the model computed
     exposed_ms: float
     bytes: int
     gb_per_s: float
@@ -89,18 +90,23 @@ class LayerTimes:
 
 def layer_times(submitted: list[Submitted], computed_ns: int) -> list[LayerTimes]:
     """computed_ns: when the model had its logits; from then on nothing hides a transfer."""
-    ends = [s.ready_ns for s in submitted[1:]] + [computed_ns]
+    ready = [s.ready_ns for s in submitted[1:]] + [computed_ns]
+    computing = [(s.returned_ns, until) for s, until in zip(submitted, ready, strict=True)]
     times = []
-    for one, compute_end_ns in zip(submitted, ends, strict=True):
+    for one, (compute_begin_ns, compute_end_ns) in zip(submitted, computing, strict=True):
         stats = one.transfer.stats
         transfer_ms = stats.total_us / 1e3
-        before_end_ms = max(0.0, (computed_ns - one.called_ns) / 1e6)
-        hidden_ms = min(transfer_ms, before_end_ms)
+        hidden_ns = sum(
+            max(0.0, min(one.finished_ns, end) - max(one.called_ns, begin))
+            for begin, end in computing
+        )
+        hidden_ms = min(transfer_ms, hidden_ns / 1e6)
         times.append(
             LayerTimes(
                 layer=one.layer,
-                copy_ms=(one.returned_ns - one.ready_ns) / 1e6,
-                compute_ms=(compute_end_ns - one.returned_ns) / 1e6,
+                compute_ms=(compute_end_ns - compute_begin_ns) / 1e6,
+                copy_ms=(one.called_ns - one.ready_ns) / 1e6,
+                call_ms=(one.returned_ns - one.called_ns) / 1e6,
                 transfer_ms=transfer_ms,
                 hidden_ms=hidden_ms,
                 exposed_ms=transfer_ms - hidden_ms,
@@ -130,6 +136,8 @@ def run_prefill(settings: Settings, find_peer: Callable[[], Address], emit: Emit
             one.transfer.wait()  # ends by itself, at the deadline of its write
         times = layer_times(writer.submitted, computed_ns)
         finished_ns = max(one.finished_ns for one in writer.submitted)
+        copy_ms = sum(t.copy_ms for t in times)
+        call_ms = sum(t.call_ms for t in times)
         result: Fields = {
             "source": source.describe(),
             "transport": link.transport,
@@ -139,9 +147,10 @@ def run_prefill(settings: Settings, find_peer: Callable[[], Address], emit: Emit
             "blocks": settings.blocks * settings.layers,
             "bytes": sum(t.bytes for t in times),
             "busy_ms": _busy_ns(writer.submitted) / 1e6,
-            "compute_ms": (computed_ns - begun_ns) / 1e6 - sum(t.copy_ms for t in times),
-            "copy_ms": sum(t.copy_ms for t in times),
-            "exposed_ms": max(0.0, finished_ns - computed_ns) / 1e6,
+            "compute_ms": (computed_ns - begun_ns) / 1e6 - copy_ms - call_ms,
+            "copy_ms": copy_ms,
+            "call_ms": call_ms,
+            "tail_ms": max(0.0, finished_ns - computed_ns) / 1e6,
         }
     if settings.record:
         result["recorded"] = str(recording.save(settings, cache, writer.tables.prefill))

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .events import Fields
 from .settings import Settings
@@ -33,32 +34,27 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
 
 
 def _layers(settings: Settings, prefill: Fields) -> Table:
-    table = Table(title="Each layer's write, and what it hid behind")
-    for heading in (
-        "layer",
-        "compute ms",
-        "copy ms",
-        "transfer ms",
-        "hidden ms",
-        "exposed ms",
-        "MB",
-        "GB/s",
-    ):
+    columns = ["copy ms", "call ms", "transfer ms"]
+    caption = (
+        "copy: into blocks; call: handing the write over, both on the compute thread; "
+        "transfer: from the call until visible to decode; GB = 1e9 bytes"
+    )
+    title = "Each layer's write"
+    if not settings.replay:  # there is no compute in a replay, so nothing to hide behind
+        columns = ["compute ms", *columns, "hidden ms", "exposed ms"]
+        caption = f"compute: until the next layer's K and V; {caption}"
+        caption += "; hidden: of the transfer, while the model computed"
+        title += ", and what it hid behind"
+    table = Table(title=title, caption=caption)
+    for heading in ("layer", *columns, "MB", "GB/s"):
         table.add_column(heading, justify="right")
     for row in prefill["layers"]:
         table.add_row(
             str(row["layer"]),
-            *(
-                f"{row[k]:.2f}"
-                for k in ("compute_ms", "copy_ms", "transfer_ms", "hidden_ms", "exposed_ms")
-            ),
+            *(f"{row[heading.replace(' ', '_')]:.2f}" for heading in columns),
             f"{row['bytes'] / 1e6:.2f}",
             f"{row['gb_per_s']:.2f}",
         )
-    table.caption = (
-        "compute: until the next layer's K and V; copy: into blocks, on the compute thread; "
-        "transfer: until visible to decode; hidden: while the model still computed"
-    )
     return table
 
 
@@ -74,21 +70,23 @@ def _summary(settings: Settings, prefill: Fields) -> Table:
         f"{settings.prompt_tokens} tokens in {settings.blocks} blocks of {settings.block_tokens}, "
         "at random positions on both sides",
     )
-    table.add_row("transport", prefill["path"] or prefill["transport"])
-    table.add_row("why", _why(settings, prefill))
+    # As Text: what a peer says is not markup.
+    table.add_row("transport", Text(prefill["path"] or prefill["transport"]))
+    table.add_row("why", Text(_why(settings, prefill)))
     table.add_row(
         "moved",
         f"{prefill['bytes']:,} bytes in {prefill['blocks']} blocks (K and V), "
         f"{_gb_per_s(prefill):.2f} GB/s while moving",
     )
-    table.add_row(
-        "compute", f"{prefill['compute_ms']:.1f} ms, and {prefill['copy_ms']:.1f} ms copying"
-    )
-    share = 100 * hidden_ms / transfer_ms if transfer_ms else 0.0
-    table.add_row("hidden", f"{share:.1f} % of {transfer_ms:.2f} ms of transfers, behind compute")
-    table.add_row(
-        "exposed", f"{prefill['exposed_ms']:.2f} ms from the end of compute to the last byte"
-    )
+    if not settings.replay:
+        share = 100 * hidden_ms / transfer_ms if transfer_ms else 0.0
+        compute = f"{prefill['compute_ms']:.1f} ms, and {prefill['copy_ms']:.1f} ms copying"
+        table.add_row("compute", compute)
+        hidden = f"{share:.1f} % of {transfer_ms:.2f} ms of transfers, behind compute"
+        table.add_row("hidden", hidden)
+        call_ms, tail_ms = prefill["call_ms"], prefill["tail_ms"]
+        exposed = f"{call_ms + tail_ms:.2f} ms: {call_ms:.2f} in calls that held compute up"
+        table.add_row("exposed", f"{exposed}, {tail_ms:.2f} after its end")
     if "recorded" in prefill:
         table.add_row("recorded", prefill["recorded"])
     return table

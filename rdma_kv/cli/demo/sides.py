@@ -14,9 +14,7 @@ from .settings import Settings
 def open_communicator(
     role: Literal["prefill", "decode"], port: str, cache: PagedCache, settings: Settings
 ) -> RDMACommunicator:
-    environment = dict(os.environ)
-    if settings.transport != "auto":
-        environment["KVCACHE_TRANSPORT"] = settings.transport
+    environment = {**os.environ, "KVCACHE_TRANSPORT": settings.transport}
     return RDMACommunicator(
         role=role,
         gpu_idx=-1,  # host memory
