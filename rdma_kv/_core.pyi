@@ -56,7 +56,9 @@ class Layout:
     """A Geometry with addresses. bases, devices: layers * tensors entries, layer-major;
     device -1 is host memory."""
 
-    def __init__(self, geometry: Geometry, bases: Sequence[int], devices: Sequence[int]) -> None: ...
+    def __init__(
+        self, geometry: Geometry, bases: Sequence[int], devices: Sequence[int]
+    ) -> None: ...
     @property
     def geometry(self) -> Geometry: ...
     @property
@@ -85,7 +87,10 @@ class Transfer:
     def fileno(self) -> int: ...
     @property
     def stats(self) -> dict[str, int]:
-        """blocks, bytes, runs, submitted_ns, started_ns, finished_ns (CLOCK_MONOTONIC, 0: not yet)."""
+        """blocks, bytes, runs, submitted_ns, started_ns, finished_ns.
+
+        Times are of CLOCK_MONOTONIC; 0: not yet.
+        """
 
 class Peer:
     """A decode peer with an open link; from one of the open_* functions."""
@@ -180,11 +185,13 @@ class RemoteEnd:
 # Each transport: accept_* on decode, open_* on prefill. All raise the "unavailable" error with one
 # sentence when the transport cannot be used, the "handshake" error when opening fails.
 
-def tcp_accept(engine: Engine, origin: str, epoch: int, prefill: Geometry, streams: int) -> Ticket: ...
+def tcp_accept(
+    engine: Engine, origin: str, epoch: int, prefill: Geometry, streams: int
+) -> Ticket: ...
 def tcp_open(engine: Engine, remote: RemoteEnd, streams: int) -> Peer: ...
-
 def cma_offer(engine: Engine) -> dict[str, Any]:
-    """{"pid": int, "boot_id": str, "pid_namespace": int, "probe_address": int, "probe_nonce": bytes}."""
+    """{"pid": int, "boot_id": str, "pid_namespace": int, "probe_address": int,
+    "probe_nonce": bytes}."""
 
 def cma_accept(
     engine: Engine, origin: str, epoch: int, prefill: Geometry, prefill_pid: int = 0
@@ -193,7 +200,6 @@ def cma_accept(
     restricts ptrace to 1, this one process is allowed to write here while its link lives."""
 
 def cma_open(engine: Engine, remote: RemoteEnd, offer: dict[str, Any]) -> Peer: ...
-
 def loopback_accept(engine: Engine, origin: str, epoch: int, prefill: Geometry) -> Ticket: ...
 def loopback_open(engine: Engine, remote: RemoteEnd) -> Peer: ...
 
@@ -221,7 +227,7 @@ def rdma_devices() -> list[dict[str, Any]]:
     """
 
 class RdmaRail:
-    """One NIC port with the engine's regions registered on it, once, whatever the number of peers."""
+    """One NIC port with the engine's regions registered on it, once for all peers."""
 
     def __init__(
         self,
@@ -295,4 +301,3 @@ class RdmaConnector:
         self, remote: RemoteEnd, endpoint: RdmaEndpoint, rkeys: Sequence[int], flush: bool
     ) -> Peer:
         """flush: read back the last block of each region before the notice."""
-

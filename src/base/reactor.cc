@@ -49,7 +49,9 @@ void Reactor::stop() noexcept {
   if (thread_.joinable() && !is_on_thread()) thread_.join();
 }
 
-bool Reactor::is_on_thread() const noexcept { return std::this_thread::get_id() == thread_.get_id(); }
+bool Reactor::is_on_thread() const noexcept {
+  return std::this_thread::get_id() == thread_.get_id();
+}
 
 void Reactor::add(int fd, std::uint32_t events, Handler handler) {
   const std::lock_guard lock(mutex_);

@@ -69,7 +69,7 @@ class Reactor {
 
   UniqueFd epoll_;
   EventFd wake_;
-  std::mutex mutex_;                // guards everything below up to running_
+  std::mutex mutex_;  // guards everything below up to running_
   std::unordered_map<std::uint64_t, std::shared_ptr<Source>> sources_;  // key: serial number
   std::unordered_map<int, std::uint64_t> keys_;                         // descriptor -> serial
   std::uint64_t next_key_ = 1;

@@ -35,9 +35,9 @@ std::shared_ptr<engine::Transfer> write(const PyPeer& self, py::handle src, py::
 PyTransfer write_async(const PyPeer& self, py::handle src, py::handle dst,
                        std::uint32_t first_layer, std::uint32_t layer_count, std::uint32_t tag,
                        double timeout_s) {
-  return {write(self, src, dst, first_layer, layer_count, tag, timeout_s,
-                engine::Peer::Then::kReturn),
-          self.engine};
+  return {
+      write(self, src, dst, first_layer, layer_count, tag, timeout_s, engine::Peer::Then::kReturn),
+      self.engine};
 }
 
 void write_wait(const PyPeer& self, py::handle src, py::handle dst, std::uint32_t first_layer,
@@ -137,13 +137,13 @@ void bind_peer(py::module_& m) {
              const auto failed = self.peer->failure();
              return failed ? to_exception(*failed) : py::none();
            })
-      .def("lose", [](const PyPeer& self, const std::string& why) { self.peer->lose(why); },
-           py::arg("why"), py::call_guard<py::gil_scoped_release>())
-      .def("close",
-           [](const PyPeer& self, double timeout_s) {
-             self.peer->close(deadline_after(timeout_s));
-           },
-           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "lose", [](const PyPeer& self, const std::string& why) { self.peer->lose(why); },
+          py::arg("why"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "close",
+          [](const PyPeer& self, double timeout_s) { self.peer->close(deadline_after(timeout_s)); },
+          py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("counters", &counters);
 }
 
@@ -154,21 +154,23 @@ void bind_engine(py::module_& m) {
       .def(py::init<kv::Layout>(), py::arg("layout"))
       .def_property_readonly("epoch", &Engine::epoch)
       .def_property_readonly("layout", &Engine::layout)
-      .def("close",
-           [](Engine& self, double timeout_s) { self.close(deadline_after(timeout_s)); },
-           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "close", [](Engine& self, double timeout_s) { self.close(deadline_after(timeout_s)); },
+          py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("listen", &Engine::listen, py::arg("address"), py::arg("port"),
            py::call_guard<py::gil_scoped_release>())
-      .def("end_link",
-           [](Engine& self, std::uint64_t link_id, const std::string& why) {
-             self.acceptor().end(link_id, why);
-           },
-           py::arg("link_id"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
-      .def("end_epoch",
-           [](Engine& self, std::uint64_t epoch, const std::string& why) {
-             self.acceptor().end_epoch(epoch, why);
-           },
-           py::arg("epoch"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "end_link",
+          [](Engine& self, std::uint64_t link_id, const std::string& why) {
+            self.acceptor().end(link_id, why);
+          },
+          py::arg("link_id"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "end_epoch",
+          [](Engine& self, std::uint64_t epoch, const std::string& why) {
+            self.acceptor().end_epoch(epoch, why);
+          },
+          py::arg("epoch"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
       .def("inbound_links", &inbound_links)
       .def("take_notices", &take_notices)
       .def("wait_notices", &wait_notices, py::arg("tag"), py::arg("count"), py::arg("timeout_s"))

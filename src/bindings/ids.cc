@@ -35,9 +35,9 @@ std::int64_t id_of(py::handle item, std::size_t index, const char* side) {
   int overflow = 0;
   const long long id = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
   if (overflow != 0) {
-    throw Error(Errc::kValue, join(side, " block id at index ", index, " is ",
-                                   py::str(number).cast<std::string>(),
-                                   ", out of range; nothing was written"));
+    throw Error(Errc::kValue,
+                join(side, " block id at index ", index, " is ",
+                     py::str(number).cast<std::string>(), ", out of range; nothing was written"));
   }
   return id;
 }
@@ -87,13 +87,13 @@ void IdList::take_buffer(py::handle ids, const char* side) {
     throw Error(code, what);
   };
   if (!is_signed_integer(buffer_)) {
-    refuse(Errc::kType, join(side, " block ids have format '",
-                             buffer_.format != nullptr ? buffer_.format : "B", "' of ",
-                             buffer_.itemsize, " bytes; int32 or int64 is needed"));
+    refuse(Errc::kType,
+           join(side, " block ids have format '", buffer_.format != nullptr ? buffer_.format : "B",
+                "' of ", buffer_.itemsize, " bytes; int32 or int64 is needed"));
   }
   if (buffer_.ndim != 1) {
-    refuse(Errc::kValue, join(side, " block ids have shape ", shape_of(buffer_),
-                              "; a 1-D array is needed"));
+    refuse(Errc::kValue,
+           join(side, " block ids have shape ", shape_of(buffer_), "; a 1-D array is needed"));
   }
   if (buffer_.strides[0] == buffer_.itemsize) return;
   const auto* const bytes = static_cast<const char*>(buffer_.buf);

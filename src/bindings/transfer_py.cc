@@ -10,8 +10,8 @@ namespace py = pybind11;
 namespace {
 
 bool wait(const PyTransfer& self, std::optional<double> timeout_s) {
-  const bool has_ended = wait_with_signals(
-      deadline_of(timeout_s), [&](Nanos until) { return self.transfer->wait(until); });
+  const bool has_ended = wait_with_signals(deadline_of(timeout_s),
+                                           [&](Nanos until) { return self.transfer->wait(until); });
   if (has_ended) self.transfer->rethrow();
   return has_ended;
 }
@@ -39,8 +39,9 @@ void bind_transfer(py::module_& m) {
   py::class_<PyTransfer>(m, "Transfer")
       .def("wait", &wait, py::arg("timeout_s") = py::none())
       .def("done", [](const PyTransfer& self) { return self.transfer->is_done(); })
-      .def("cancel", [](const PyTransfer& self) { self.transfer->cancel(); },
-           py::call_guard<py::gil_scoped_release>())
+      .def(
+          "cancel", [](const PyTransfer& self) { self.transfer->cancel(); },
+          py::call_guard<py::gil_scoped_release>())
       .def("error", &error)
       .def("fileno", [](const PyTransfer& self) { return self.transfer->done_fd(); })
       .def_property_readonly("stats", &stats);

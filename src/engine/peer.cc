@@ -63,9 +63,9 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
   auto transfer = std::make_shared<Transfer>(shared_from_this(), std::move(plan), tag, deadline);
   const std::lock_guard lock(mutex_);
   if (!is_alive()) {
-    throw Error(Errc::kPeerLost, join("write of ", name_of(*transfer->plan_), " to ", name_,
-                                      " over ", transport_, ": the link is down: ",
-                                      failure_ ? failure_->what() : "it was closed"));
+    throw Error(Errc::kPeerLost,
+                join("write of ", name_of(*transfer->plan_), " to ", name_, " over ", transport_,
+                     ": the link is down: ", failure_ ? failure_->what() : "it was closed"));
   }
   if (transfer->write_.plan->empty() && tag == 0) {  // nothing to move, nobody to tell
     complete(*transfer, std::nullopt);
@@ -249,9 +249,9 @@ void Peer::check_deadlines(Nanos at) noexcept {
   if (!is_ending_) {
     for (auto& transfer : expired) stop(transfer, late(*transfer), at);
     if (is_stuck && link_) {
-      link_->break_off({Errc::kPeerLost,
-                        join("a write that had to stop did not within ", kStopGrace / kMillisecond,
-                             " ms, so its link was ended")});
+      link_->break_off(
+          {Errc::kPeerLost, join("a write that had to stop did not within ",
+                                 kStopGrace / kMillisecond, " ms, so its link was ended")});
     }
   }
   if (is_ending_ || is_stuck) progress();

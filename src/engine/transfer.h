@@ -29,7 +29,8 @@ struct TransferStats {
   Nanos finished = 0;  // 0: not yet
 };
 
-// Shared by the caller, who waits for it, and the peer, which moves it. The outcome is written once.
+// Shared by the caller, who waits for it, and the peer, which moves it. The outcome is written
+// once.
 class Transfer {
  public:
   Transfer(std::shared_ptr<Peer> peer, std::unique_ptr<kv::Plan> plan, std::uint32_t tag,
@@ -39,7 +40,8 @@ class Transfer {
   // `deadline`. Throws nothing: see rethrow().
   bool wait(Nanos deadline) noexcept;
   bool is_done() const noexcept { return is_finished_.load(std::memory_order_acquire); }
-  void rethrow() const;  // throws the Error it failed with; nothing when it succeeded or is not done
+  void rethrow()
+      const;  // throws the Error it failed with; nothing when it succeeded or is not done
   std::optional<Error> error() const;
   void cancel() noexcept;  // asks; the outcome says whether it came in time
   int done_fd();           // readable once it has ended; made on the first call
@@ -57,8 +59,8 @@ class Transfer {
   State state_ = State::kQueued;
   std::size_t slot_ = 0;  // in the peer's list of moving transfers
   Nanos deadline_;
-  Nanos stop_deadline_ = kNever;       // when an abandoned write must have stopped
-  std::optional<Error> stop_cause_;    // why it was abandoned
+  Nanos stop_deadline_ = kNever;     // when an abandoned write must have stopped
+  std::optional<Error> stop_cause_;  // why it was abandoned
   TransferStats stats_;
 
   std::atomic<bool> is_finished_{false};

@@ -36,8 +36,8 @@ std::string shards(const char* side, std::uint64_t size, std::uint64_t rank, std
   return join(side, " rank ", rank, " of ", size, " with ", bytes, " bytes a block");
 }
 
-// Latent attention keeps one key (and its scale) for all heads, the same on every rank. Asked of all
-// tensors together: a key copied whole with a scale cut in parts would be nonsense.
+// Latent attention keeps one key (and its scale) for all heads, the same on every rank. Asked of
+// all tensors together: a key copied whole with a scale cut in parts would be nonsense.
 bool is_replicated(const Geometry& prefill, const Geometry& decode) {
   return std::equal(prefill.tensors.begin(), prefill.tensors.end(), decode.tensors.begin(),
                     [](const TensorSpec& src, const TensorSpec& dst) {
@@ -60,8 +60,7 @@ Slice slice_of(const TensorSpec& src, const TensorSpec& dst, const Ranks& r) {
   const std::uint64_t src_begin = r.prefill_rank * src.block_bytes;
   const std::uint64_t dst_begin = r.decode_rank * dst.block_bytes;
   const std::uint64_t begin = std::max(src_begin, dst_begin);
-  const std::uint64_t end =
-      std::min(src_begin + src.block_bytes, dst_begin + dst.block_bytes);
+  const std::uint64_t end = std::min(src_begin + src.block_bytes, dst_begin + dst.block_bytes);
   if (begin >= end) {
     mismatch(join("no head of ", name_of(src.kind), " is on both ranks: ", both,
                   "; connect each prefill rank to the decode ranks that share heads with it"));
@@ -76,8 +75,8 @@ std::vector<Slice> agree(const Geometry& prefill, const Geometry& decode) {
     mismatch(join("layers differ: prefill has ", prefill.layers, ", decode has ", decode.layers));
   }
   if (tensor_names(prefill) != tensor_names(decode)) {
-    mismatch(join("tensors of a layer differ: prefill has ", tensor_names(prefill),
-                  ", decode has ", tensor_names(decode)));
+    mismatch(join("tensors of a layer differ: prefill has ", tensor_names(prefill), ", decode has ",
+                  tensor_names(decode)));
   }
   if (prefill.dtype != decode.dtype && !prefill.dtype.empty() && !decode.dtype.empty()) {
     mismatch(join("dtypes differ: prefill has ", prefill.dtype, ", decode has ", decode.dtype));

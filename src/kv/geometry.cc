@@ -17,19 +17,23 @@ void check_tensor(const TensorSpec& tensor) {
   require(tensor.stride_bytes >= tensor.block_bytes,
           join("block stride of ", name, " is ", tensor.stride_bytes, " bytes, smaller than its ",
                tensor.block_bytes, " block bytes; blocks would overlap"));
-  require(tensor.stride_bytes <= kMostBlockBytes,
-          join("block stride of ", name, " is ", tensor.stride_bytes, "; at most ",
-               kMostBlockBytes));
+  require(
+      tensor.stride_bytes <= kMostBlockBytes,
+      join("block stride of ", name, " is ", tensor.stride_bytes, "; at most ", kMostBlockBytes));
 }
 
 }  // namespace
 
 std::string_view name_of(TensorKind kind) noexcept {
   switch (kind) {
-    case TensorKind::kKey: return "key";
-    case TensorKind::kValue: return "value";
-    case TensorKind::kKeyScale: return "key scale";
-    case TensorKind::kValueScale: return "value scale";
+    case TensorKind::kKey:
+      return "key";
+    case TensorKind::kValue:
+      return "value";
+    case TensorKind::kKeyScale:
+      return "key scale";
+    case TensorKind::kValueScale:
+      return "value scale";
   }
   return "unknown tensor";
 }
@@ -44,8 +48,9 @@ void Geometry::check() const {
   require(tensors.front().kind == TensorKind::kKey, "the first tensor of a layer must be the key");
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     check_tensor(tensors[i]);
-    require(i == 0 || tensors[i - 1].kind < tensors[i].kind,
-            "tensors of a layer must be in the order key, value, key scale, value scale, once each");
+    require(
+        i == 0 || tensors[i - 1].kind < tensors[i].kind,
+        "tensors of a layer must be in the order key, value, key scale, value scale, once each");
   }
   require(tp_size <= kMostTpSize, join("tp_size is ", tp_size, "; at most ", kMostTpSize));
   require(tp_size == 0 || tp_rank < tp_size,

@@ -14,14 +14,14 @@ namespace rdma_kv::transport {
 // One transfer as a link sees it. Owned by the engine, at a fixed address from the first post()
 // until its Completion came out of poll() or the link was quiesced.
 struct Write {
-  std::uint64_t id = 0;              // unique in one engine, never 0
-  std::uint32_t tag = 0;             // 0: no notice
-  const kv::Plan* plan = nullptr;    // unchanged while the write is under way
-  kv::Cursor cursor;                 // what is left to post; the link advances it
-  void* owner = nullptr;             // the engine's
-  bool is_abandoned = false;         // set by the link, see abandon()
-  std::uint64_t outstanding = 0;     // for the link's own use: completions it still expects
-  std::uint64_t state = 0;           // for the link's own use; 0 before the first post()
+  std::uint64_t id = 0;            // unique in one engine, never 0
+  std::uint32_t tag = 0;           // 0: no notice
+  const kv::Plan* plan = nullptr;  // unchanged while the write is under way
+  kv::Cursor cursor;               // what is left to post; the link advances it
+  void* owner = nullptr;           // the engine's
+  bool is_abandoned = false;       // set by the link, see abandon()
+  std::uint64_t outstanding = 0;   // for the link's own use: completions it still expects
+  std::uint64_t state = 0;         // for the link's own use; 0 before the first post()
 };
 
 // How far post() came. Never an error by itself: a link that broke says so in failure().
@@ -46,7 +46,8 @@ enum class Quiesce {
 // Why a link broke: the first cause, never the flush errors that follow it.
 struct Failure {
   Errc code = Errc::kPeerLost;
-  std::string what;  // the call, the reason in words, NIC, port, GID; the engine adds peer and blocks
+  std::string
+      what;  // the call, the reason in words, NIC, port, GID; the engine adds peer and blocks
 };
 
 struct LinkCounters {
@@ -73,8 +74,9 @@ class Link {
 
   // Stop this write: post no more of it, send no notice, and complete it (is_abandoned set) once
   // nothing of it can land any more. May be called for a write in any state after its first
-  // post(), when it was only partly posted too; it must then not be posted again. It may still complete as
-  // done, when it was too late to stop it. If the link cannot stop it alone, it may break itself.
+  // post(), when it was only partly posted too; it must then not be posted again. It may still
+  // complete as done, when it was too late to stop it. If the link cannot stop it alone, it may
+  // break itself.
   virtual void abandon(Write& write) noexcept = 0;
 
   // Breaks the link from our side (shutdown, or a deadline that abandon() did not meet).

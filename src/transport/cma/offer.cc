@@ -29,7 +29,7 @@ std::string read_boot_id() {
 
 std::uint64_t read_pid_namespace() {
   constexpr const char* kPath = "/proc/self/ns/pid";
-  struct stat status {};
+  struct stat status{};
   if (::stat(kPath, &status) == 0) return status.st_ino;
   const int err = errno;
   unavailable(join("stat of ", kPath, ": ", reason(err), "; is /proc mounted?"));
