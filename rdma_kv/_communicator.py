@@ -63,8 +63,8 @@ class RDMACommunicator:
         tp_size: Tensor-parallel ranks of this side; 0: takes the peer's word.
         tp_rank: Which of them this is.
         config: Settings; None reads the ``KVCACHE_*`` variables.
-        reconnect: Whether a write to a peer that went down connects once more by itself; never to
-            one that restarted, whose blocks must be granted anew.
+        reconnect: Whether a write whose link to the peer broke connects once more by itself;
+            never to a peer that has restarted.
 
     Raises:
         ValueError: An argument is wrong or contradicts another.
@@ -250,7 +250,8 @@ class RDMACommunicator:
         Raises:
             ValueError: An id, a layer or the tag is out of range, or a destination comes twice.
             TypeError: Ids are not integers of 32 or 64 bits.
-            PeerLost: The peer was never connected, or is down and could not be reached again.
+            PeerLost: The peer was never connected, is down and could not be reached again, or has
+                restarted: then connect() first, and write to blocks that it grants anew.
         """
         write = self._prepare(
             ip, port, local_block_ids, remote_block_ids, layer_idx, tag, after, timeout_s
