@@ -236,7 +236,7 @@ class Config:
         default=30.0,
     )
     qps_per_peer: int | None = _number(
-        "KVCACHE_QPS_PER_PEER", "queue pairs for each peer and rail", 1, 64, None
+        "KVCACHE_QPS_PER_PEER", "queue pairs for each peer and rail", 1, 16, None
     )
     tcp_streams: int | None = _number(
         "KVCACHE_TCP_STREAMS", "TCP connections for each peer", 1, 64, None

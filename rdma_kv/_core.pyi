@@ -14,7 +14,7 @@ def set_error_types(types: dict[str, type[Exception]]) -> None:
     """
 
 def features() -> dict[str, str]:
-    """What this build holds: {"version", "compiler", "verbs": "yes"/"no: reason", "sanitize"}."""
+    """What this build holds: {"compiler", "verbs": "yes"/"no: reason", "sanitize"}."""
 
 def drain_log() -> list[tuple[int, str]]:
     """Waiting log lines of the core as (logging level, text)."""

@@ -120,7 +120,8 @@ class Heartbeat:
             return
         self._last_heard = time.monotonic()
         if isinstance(message, wire.Bye):
-            self._lose(f"it said goodbye: {message.reason or 'no reason given'}")
+            why = f"it said goodbye: {message.reason or 'no reason given'}"
+            self._lose(why, level=logging.INFO)
         elif isinstance(message, wire.Verified):
             if question := self._questions.pop(message.sequence, None):
                 question.settle(message)
@@ -129,8 +130,8 @@ class Heartbeat:
                 question.settle(message)
             self._questions.clear()
 
-    def _lose(self, why: str) -> None:
-        logger.warning("lost %s: %s", self._peer.name, why)
+    def _lose(self, why: str, level: int = logging.WARNING) -> None:
+        logger.log(level, "lost %s: %s", self._peer.name, why)
         self._peer.lose(why)
         self._end(why)
 

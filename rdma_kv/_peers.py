@@ -171,7 +171,7 @@ class Peers:
         with target.lock:
             if target.remote is not None:
                 _end(target.remote, "disconnected", timeout_s)
-                self._forget(target)
+                self._replace(target, None)
 
     def infos(self) -> list[PeerInfo]:
         """Every peer that has been connected and not disconnected."""
@@ -235,28 +235,28 @@ class Peers:
         except PeerLost:
             _end(remote, "it was meant for an earlier life", 0.0)
             raise
-        self._forget(target)
-        with self._lock:
-            is_closed = self._is_closed
-            if not is_closed:
-                target.remote = remote
-        if is_closed:
+        if not self._replace(target, remote):
             _end(remote, "closed", 0.0)
             raise ValueError("communicator is closed")
         heartbeat.start()
         _report(target, connection)
         return remote
 
-    def _forget(self, target: Target) -> None:
-        """Keeps the counters of a connection that has ended. With the target's lock held."""
-        remote = target.remote
-        if remote is None:
-            return
-        last = PeerStats.from_core(remote.peer)
+    def _replace(self, target: Target, successor: Remote | None) -> bool:
+        """Puts a connection, or none, in the place of one that has ended, whose counters stay.
+
+        In one moment, so that a write beside it sees either of the two. With the target's lock
+        held. Returns False, and does nothing, when there is a successor but all is closed.
+        """
+        last = PeerStats.from_core(target.remote.peer) if target.remote is not None else None
         with self._lock:
-            target.remote = None
-            for name in _TOTALS:
-                self._totals[name] += getattr(last, name)
+            if successor is not None and self._is_closed:
+                return False
+            target.remote = successor
+            if last is not None:
+                for name in _TOTALS:
+                    self._totals[name] += getattr(last, name)
+        return True
 
 
 def _check_life(target: Target, remote: Remote, epoch: int | None) -> None:

@@ -51,7 +51,8 @@ def _choose_nic(config: Config, gpu_idx: int) -> str:
         raise
     names = list(dict.fromkeys(port["nic"] for port in ports))
     if config.rdma_nics:
-        unknown = tuple(name for name in config.rdma_nics if name not in names)
+        # "mlx5_0:2" is port 2 of mlx5_0; whether it has that port the core tells.
+        unknown = tuple(name for name in config.rdma_nics if name.split(":")[0] not in names)
         if unknown:
             raise _unknown_nics(unknown, names, "")
         return config.rdma_nics[max(gpu_idx, 0) % len(config.rdma_nics)]

@@ -41,7 +41,11 @@ Reactor::Reactor(const std::string& thread_name) : epoll_(::epoll_create1(EPOLL_
   ::pthread_setname_np(thread_.native_handle(), thread_name.substr(0, 15).c_str());
 }
 
-Reactor::~Reactor() { stop(); }
+Reactor::~Reactor() {
+  stop();
+  posted_.clear();  // a task may own what calls remove() when it dies
+  sources_.clear();
+}
 
 void Reactor::stop() noexcept {
   is_stopping_.store(true, std::memory_order_release);

@@ -9,6 +9,10 @@ namespace rdma_kv::engine {
 // what a sleep and a wake-up cost on a busy machine, so that spinning at most doubles the wait.
 inline constexpr Nanos kSpin = 50 * kMicrosecond;
 
+// Who drives a long write takes the peer's lock again and again, faster than a sleeping caller can
+// wake up to get it. Between two turns it waits this long for callers (to submit, cancel, look).
+inline constexpr Nanos kGiveWay = 200 * kMicrosecond;
+
 // How long an abandoned write may take to stop alone before its link is broken for it.
 inline constexpr Nanos kStopGrace = 500 * kMillisecond;
 

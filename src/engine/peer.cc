@@ -1,6 +1,7 @@
 #include "engine/peer.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -48,8 +49,23 @@ Peer::Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::st
 
 Peer::~Peer() { close(now()); }
 
+std::unique_lock<std::mutex> Peer::enter() const noexcept {
+  entering_.fetch_add(1, std::memory_order_relaxed);
+  std::unique_lock lock(mutex_);
+  entering_.fetch_sub(1, std::memory_order_relaxed);
+  return lock;
+}
+
+void Peer::give_way() const noexcept {
+  if (entering_.load(std::memory_order_relaxed) == 0) return relax();
+  const Nanos until = now() + kGiveWay;
+  do {
+    ::sched_yield();
+  } while (entering_.load(std::memory_order_relaxed) > 0 && now() < until);
+}
+
 std::unique_ptr<kv::Plan> Peer::take_plan() {
-  const std::lock_guard lock(mutex_);
+  const auto lock = enter();
   if (spare_plans_.empty()) return std::make_unique<kv::Plan>();
   auto plan = std::move(spare_plans_.back());
   spare_plans_.pop_back();
@@ -61,7 +77,7 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
   auto plan = take_plan();
   plan->assign(*mapping_, src, dst, layers);
   auto transfer = std::make_shared<Transfer>(shared_from_this(), std::move(plan), tag, deadline);
-  const std::lock_guard lock(mutex_);
+  const auto lock = enter();
   if (!is_alive()) {
     throw Error(Errc::kPeerLost,
                 join("write of ", name_of(*transfer->plan_), " to ", name_, " over ", transport_,
@@ -76,13 +92,17 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
   queued_.push_back(transfer);
   next_deadline_ = std::min(next_deadline_, deadline);
   if (then == Then::kWait || is_driven_) return transfer;
-  progress();
-  hand_over();
+  if (link_->copies_in_post()) {
+    call_soon();
+  } else {
+    progress();
+    hand_over();
+  }
   return transfer;
 }
 
 bool Peer::drive(Transfer& transfer, Nanos deadline) noexcept {
-  std::unique_lock lock(mutex_);
+  auto lock = enter();
   if (is_driven_ || transfer.is_done()) return transfer.is_done();
   is_driven_ = true;
   Nanos spin_end = now() + kSpin;
@@ -94,7 +114,7 @@ bool Peer::drive(Transfer& transfer, Nanos deadline) noexcept {
     if (moved) spin_end = at + kSpin;
     if (at >= spin_end) break;
     lock.unlock();
-    relax();
+    give_way();
     lock.lock();
   }
   is_driven_ = false;
@@ -192,7 +212,7 @@ void Peer::complete(Transfer& transfer, std::optional<Error> error) noexcept {
 }
 
 void Peer::cancel(Transfer& transfer) noexcept {
-  const std::lock_guard lock(mutex_);
+  const auto lock = enter();
   if (transfer.is_done() || transfer.state_ == State::kStopping) return;
   const Error cause(Errc::kCancelled, join("write of ", name_of(*transfer.plan_), " to ", name_,
                                            " over ", transport_, " was cancelled by the caller"));
@@ -320,7 +340,7 @@ void Peer::let_go_of_link() noexcept {
 }
 
 void Peer::lose(const std::string& why) noexcept {
-  const std::lock_guard lock(mutex_);
+  const auto lock = enter();
   if (!link_ || is_ending_) return;
   link_->break_off({Errc::kPeerLost, why});
   begin_end({Errc::kPeerLost, why});
@@ -330,7 +350,7 @@ void Peer::lose(const std::string& why) noexcept {
 }
 
 void Peer::close(Nanos deadline) noexcept {
-  std::unique_lock lock(mutex_);
+  auto lock = enter();
   is_alive_.store(false, std::memory_order_release);
   if (!failure_) failure_.emplace(Errc::kPeerLost, join("the link to ", name_, " was closed"));
   while (link_) {
@@ -356,6 +376,7 @@ void Peer::close(Nanos deadline) noexcept {
 void Peer::tick() noexcept { on_reactor(); }
 
 void Peer::on_reactor() noexcept {
+  give_way();
   const std::lock_guard lock(mutex_);
   is_called_ = false;
   if (is_driven_ || !link_) return;  // who drives sees to it
@@ -384,17 +405,17 @@ void Peer::hand_over() noexcept {
 }
 
 std::optional<Error> Peer::failure() const {
-  const std::lock_guard lock(mutex_);
+  const auto lock = enter();
   return failure_;
 }
 
 TransferStats Peer::stats_of(const Transfer& transfer) const noexcept {
-  const std::lock_guard lock(mutex_);
+  const auto lock = enter();
   return transfer.stats_;
 }
 
 PeerCounters Peer::counters() const {
-  const std::lock_guard lock(mutex_);
+  const auto lock = enter();
   PeerCounters counters = counters_;
   if (link_) counters.link = link_->counters();
   counters.queued = queued_.size() + moving_.size();

@@ -75,6 +75,10 @@ class Peer : public std::enable_shared_from_this<Peer> {
   TransferStats stats_of(const Transfer& transfer) const noexcept;
   std::unique_ptr<kv::Plan> take_plan();
 
+  // For callers, as opposed to who drives: announces the wait, so that the driver gives way.
+  std::unique_lock<std::mutex> enter() const noexcept;
+  void give_way() const noexcept;  // without the lock
+
   // All below need mutex_.
   bool progress() noexcept;  // true: something moved
   bool post_queued() noexcept;
@@ -102,6 +106,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   std::atomic<bool> is_alive_{true};
 
   mutable std::mutex mutex_;
+  mutable std::atomic<int> entering_{0};           // callers that wait for mutex_
   std::unique_ptr<transport::Link> link_;          // empty once quiesced
   std::deque<std::shared_ptr<Transfer>> queued_;   // the front may be partly posted
   std::vector<std::shared_ptr<Transfer>> moving_;  // posted whole, or stopping

@@ -69,6 +69,10 @@ class Link {
   // another before the last one answered kPosted. Several posted writes may be under way.
   [[nodiscard]] virtual Post post(Write& write) noexcept = 0;
 
+  // Whether post() moves the bytes itself, on the calling thread, instead of handing them to a NIC
+  // or a socket: then who asks for an asynchronous write must not be the one that posts it.
+  virtual bool copies_in_post() const noexcept { return false; }
+
   // Collects finished writes, in any order, and takes note of a break. Returns how many.
   [[nodiscard]] virtual std::size_t poll(Completion* out, std::size_t most) noexcept = 0;
 

@@ -143,7 +143,7 @@ def test_each_of_33_threads_finds_its_bytes_there_when_its_call_returns(pair: Pa
     def engine(thread: int) -> list[bool]:
         dice = random.Random(thread)
         right = []
-        mine = [thread] if thread == THREADS - 1 else [thread, thread + THREADS - 2]
+        mine = [thread] if thread >= THREADS - 2 else [thread, thread + THREADS]
         for _ in range(20):
             layer, local = dice.randrange(LAYERS), dice.sample(range(BLOCKS), len(mine))
             result = pair.write(local, mine, layer)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rdma_kv
 from rdma_kv import _core
 from tests.stream.peers import DecodeProcess, Prefill, Shape, error_of, eventually
 
@@ -194,7 +195,7 @@ def test_cma_says_why_it_cannot_reach_a_peer(
     ticket = decode.call("accept", "cma", prefill.engine.epoch)
     remote = prefill.remote(decode, ticket, decode.call("bases"))
 
-    with pytest.raises(_core.CoreError, match=why):
+    with pytest.raises(rdma_kv.TransportUnavailable, match=why):
         _core.cma_open(prefill.engine, remote, decode.call("cma_offer") | change)
 
 
@@ -203,5 +204,5 @@ def test_opening_says_what_is_wrong_with_the_port(decode: DecodeProcess, prefill
     remote = prefill.remote(decode, ticket, [])
     decode.call("close")
 
-    with pytest.raises(_core.CoreError, match=r"Connection refused.*is the decode process running"):
+    with pytest.raises(rdma_kv.HandshakeError, match=r"Connection refused.*decode process running"):
         _core.tcp_open(prefill.engine, remote, 1)

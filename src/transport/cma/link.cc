@@ -38,6 +38,8 @@ class CmaLink final : public Link {
   bool is_broken() const noexcept override { return is_broken_; }
   Failure failure() const override { return failure_; }
 
+  bool copies_in_post() const noexcept override { return true; }
+
   // A write has landed when its call returned, and no call is made after a break.
   Quiesce quiesce() noexcept override {
     if (!side_.is_broken()) (void)side_.send_end();
