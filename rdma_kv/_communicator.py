@@ -536,3 +536,5 @@ class _Parts:
         # term() waits for every socket; a thread that is stuck with one must not hang the rest.
         if has_stopped:
             self._context.term()
+        # A closed communicator that somebody keeps must not keep memory registered.
+        self.side.rails.clear()

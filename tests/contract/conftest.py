@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.patience import SCALE
 from support.peer import PeerProcess
 from support.wire import Wire
 
@@ -35,5 +34,5 @@ def own_process() -> Iterator[PeerProcess]:
 
 @pytest.fixture
 def repeats() -> int:
-    """How often to repeat what must hold every time: 500 on a usual machine."""
-    return max(20, round(500 / SCALE))
+    """How often to repeat what must hold every time."""
+    return 500

@@ -13,8 +13,9 @@ from support.patience import SCALE, scaled
 from support.peer import PeerProcess
 from support.wire import Wire, image_of
 
-# Large enough that it cannot be over before it is stopped.
-LARGE = Shape(layers=2, blocks=max(16, round(64 / SCALE)), block_bytes=128 << 10)
+# Large enough that it cannot be over before it is stopped, and several times what a send queue of
+# the rdma transport holds: what was posted to a NIC cannot be called back.
+LARGE = Shape(layers=2, blocks=512, block_bytes=max(4 << 10, round((16 << 10) / SCALE)))
 EVERY = list(range(LARGE.blocks))
 # No neighbours on both sides: one extent per block, so that a link may stop between any two.
 TURNED = EVERY[::-1]
@@ -138,6 +139,10 @@ def test_a_stopped_peer_costs_a_deadline_and_no_more(wire: Wire, own_process: Pe
     assert time.monotonic() - started < scaled(15)
     own_process.resume()
 
+    if wire.transport == "rdma":  # the NIC needs no process to write, nor to announce it
+        assert errors == [None] * 4
+        decode.received(4, 10)
+        return
     assert None not in errors
     # A process that is stopped cannot promise anything; whoever says so must be believed.
     if not any(isinstance(error, NotQuiesced) for error in errors):
@@ -160,7 +165,7 @@ def test_a_stopped_peer_does_not_delay_its_neighbour(wire: Wire, own_process: Pe
         neighbour.received(i + 1, 5)
         assert time.monotonic() - started < scaled(2)
 
-    assert not stuck.done()
+    assert wire.transport == "rdma" or not stuck.done()  # the NIC needs no process
     own_process.resume()
     stuck.wait()
     stopped.received(1, 10)
