@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cstdint>
 
 #include "bindings/bind.h"
 #include "bindings/errors_py.h"

@@ -1,6 +1,7 @@
 #include "engine/explain.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "base/error.h"
 

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <utility>
 
 namespace rdma_kv::transport::rdma {

@@ -1,6 +1,7 @@
 // The receiving end of an rdma link: queue pairs that a peer writes through.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>

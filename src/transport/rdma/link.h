@@ -1,6 +1,7 @@
 // Prefill's end of an rdma link: posts writes and collects their completions.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
