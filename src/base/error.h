@@ -2,9 +2,10 @@
 #pragma once
 
 #include <cstring>
-#include <sstream>
 #include <stdexcept>
 #include <string>
+
+#include "base/text.h"
 
 namespace rdma_kv {
 
@@ -33,14 +34,6 @@ class Error : public std::runtime_error {
  private:
   Errc code_;
 };
-
-// "a", 1, "b" -> "a1b": messages are built where they are thrown, in one line.
-template <class... Parts>
-std::string join(const Parts&... parts) {
-  std::ostringstream out;
-  (out << ... << parts);
-  return out.str();
-}
 
 // An errno value in words, with its number: "Permission denied (errno 13)".
 inline std::string reason(int err) {

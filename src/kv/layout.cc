@@ -23,11 +23,13 @@ Layout::Layout(Geometry geometry, std::vector<std::uint64_t> bases, std::vector<
   }
   for (std::size_t i = 0; i < regions; ++i) {
     const auto& tensor = geometry_.tensors[i % tensors];
-    const auto where = join("pointer of ", name_of(tensor.kind), " of layer ", i / tensors);
-    if (bases_[i] == 0) throw Error(Errc::kValue, join(where, " is 0; pass a tensor or address"));
+    const auto where = [&] {
+      return join("pointer of ", name_of(tensor.kind), " of layer ", i / tensors);
+    };
+    if (bases_[i] == 0) throw Error(Errc::kValue, join(where(), " is 0; pass a tensor or address"));
     if (bases_[i] + region_bytes(geometry_, tensor) < bases_[i]) {
       throw Error(Errc::kValue,
-                  join(where, " is ", bases_[i], ": its ", region_bytes(geometry_, tensor),
+                  join(where(), " is ", bases_[i], ": its ", region_bytes(geometry_, tensor),
                        " bytes run past the end of the address space"));
     }
   }

@@ -53,10 +53,10 @@ MemoryRegion::MemoryRegion(const std::shared_ptr<const Device>& device, const kv
     chunks_.emplace_back(register_memory(device->pd(), region.base + offset, bytes, access));
     if (chunks_.back()) continue;
     const int err = errno;
-    throw Error(Errc::kRegistration, join("ibv_reg_mr: ", reason(err), ", ", bytes, " bytes of ",
-                                          region.device == kv::kHostDevice ? "host" : "CUDA device",
-                                          " memory at 0x", std::hex, region.base + offset, std::dec,
-                                          " on ", device->nic(), "; ", remedy(err, region)));
+    throw Error(Errc::kRegistration,
+                join("ibv_reg_mr: ", reason(err), ", ", bytes, " bytes of ",
+                     region.device == kv::kHostDevice ? "host" : "CUDA device", " memory at 0x",
+                     Hex{region.base + offset}, " on ", device->nic(), "; ", remedy(err, region)));
   }
 }
 

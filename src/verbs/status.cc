@@ -46,10 +46,10 @@ Meaning meaning_of(ibv_wc_status status) noexcept {
 
 Explained explain(const ibv_wc& completion) {
   const Meaning meaning = meaning_of(completion.status);
-  return {meaning.code, join("work completion '", lib().wc_status_str(completion.status),
-                             "' (status ", static_cast<int>(completion.status), ", vendor error 0x",
-                             std::hex, completion.vendor_err, std::dec, "), queue pair ",
-                             completion.qp_num, ": ", meaning.text)};
+  return {meaning.code,
+          join("work completion '", lib().wc_status_str(completion.status), "' (status ",
+               static_cast<int>(completion.status), ", vendor error 0x", Hex{completion.vendor_err},
+               "), queue pair ", completion.qp_num, ": ", meaning.text)};
 }
 
 }  // namespace rdma_kv::verbs

@@ -1,7 +1,8 @@
 #include "verbs/sysfs.h"
 
 #include <filesystem>
-#include <fstream>
+
+#include "base/file.h"
 
 namespace rdma_kv::verbs::sysfs {
 namespace {
@@ -11,10 +12,7 @@ const std::filesystem::path kRoot = "/sys/class/infiniband";
 }  // namespace
 
 std::string read(const std::string& nic, const std::string& path) {
-  std::ifstream file(kRoot / nic / path);
-  std::string line;
-  std::getline(file, line);
-  return line;
+  return first_line_of((kRoot / nic / path).c_str()).value_or("");
 }
 
 std::string pci_address(const std::string& nic) {

@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <fstream>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "transport/cma/ptracer.h"
 
 namespace rdma_kv::transport::cma {
@@ -21,10 +21,8 @@ namespace {
 
 std::string read_boot_id() {
   constexpr const char* kPath = "/proc/sys/kernel/random/boot_id";
-  std::ifstream file(kPath);
-  std::string id;
-  if (!(file >> id)) unavailable(join("cannot read ", kPath, "; is /proc mounted?"));
-  return id;
+  if (auto id = first_line_of(kPath)) return *id;
+  unavailable(join("cannot read ", kPath, "; is /proc mounted?"));
 }
 
 std::uint64_t read_pid_namespace() {

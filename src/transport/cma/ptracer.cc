@@ -3,10 +3,10 @@
 #include <sys/prctl.h>
 
 #include <cerrno>
-#include <fstream>
 #include <mutex>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/log.h"
 
 namespace rdma_kv::transport::cma {
@@ -34,9 +34,7 @@ class PtracerGrant {
 };
 
 std::string ptrace_scope_text() {
-  std::ifstream file("/proc/sys/kernel/yama/ptrace_scope");
-  std::string scope;
-  return file >> scope ? scope : "not there";
+  return first_line_of("/proc/sys/kernel/yama/ptrace_scope").value_or("not there");
 }
 
 std::shared_ptr<PtracerGrant> grant_ptrace(pid_t pid) {
