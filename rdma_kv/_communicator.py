@@ -41,6 +41,10 @@ CLOSE_TIMEOUT_S = 5.0
 _EXIT_TIMEOUT_S = 1.0
 
 _CLOSED = "communicator is closed"
+# All that are open: fork() copies them, but neither their threads nor their connections.
+_open: weakref.WeakSet[RDMACommunicator] = weakref.WeakSet()
+# What a forked process holds of its parent's: never freed, for freeing it would end what is shared.
+_of_the_parent: list[object] = []
 
 
 class RDMACommunicator:
@@ -117,7 +121,9 @@ class RDMACommunicator:
         self._parts = _Parts(self._role, self._config, self._cache, gpu_idx, number)
         self._engine = self._parts.side.engine
         self._peers = self._parts.peers
+        self._why_unusable = _CLOSED
         self._finalizer = weakref.finalize(self, self._parts.shut_down, _EXIT_TIMEOUT_S)
+        _open.add(self)
 
     # ---- about itself
 
@@ -360,9 +366,18 @@ class RDMACommunicator:
 
     def _check(self, role: Role | None, method: str) -> None:
         if not self._finalizer.alive:
-            raise ValueError(_CLOSED)
+            raise ValueError(self._why_unusable)
         if role is not None and role != self._role:
             raise ValueError(f"{method} is for role {role!r}; this side is {self._role!r}")
+
+    def _leave_to_the_parent(self) -> None:
+        """In a forked process, whose copy shares the connections and has no thread to serve them."""
+        self._why_unusable = (
+            f"communicator was made by process {self._parts.pid} and does not survive fork(); "
+            "make one in this process, or start it with the method 'spawn'"
+        )
+        if self._finalizer.detach() is not None:
+            _of_the_parent.append(self._parts)
 
     def _prepare(
         self,
@@ -406,6 +421,14 @@ class RDMACommunicator:
                 f"layer_idx is {layer_idx}; this cache has layers 0 to {self._layers - 1}"
             )
         return first, count
+
+
+def _after_fork() -> None:
+    for communicator in list(_open):
+        communicator._leave_to_the_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Write:
@@ -481,7 +504,7 @@ class _Parts:
     """All that has to be shut down, without a reference to the communicator."""
 
     def __init__(self, role: Role, config: Config, cache: Cache, gpu_idx: int, port: int) -> None:
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         self._lock = threading.Lock()
         self._is_shut_down = False
         keys = load_keys(config.auth_key_file) if config.auth_key_file else None
@@ -520,7 +543,7 @@ class _Parts:
     def shut_down(self, timeout_s: float) -> None:
         """In this order: transfers, goodbyes, the control thread, the core, ZeroMQ. Once."""
         with self._lock:
-            if self._is_shut_down or os.getpid() != self._pid:  # a fork has none of the threads
+            if self._is_shut_down or os.getpid() != self.pid:  # a fork has none of the threads
                 return
             self._is_shut_down = True
         deadline = time.monotonic() + timeout_s
