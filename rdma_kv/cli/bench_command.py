@@ -64,4 +64,4 @@ def bench(
     else:
         print("", *host.FOOTNOTES, sep="\n")
     for reason in skipped:
-        errors().print(f"skipped: {reason}", markup=False)
+        errors().print(f"skipped: {reason}")

@@ -204,3 +204,21 @@ def test_an_interrupt_ends_a_waiting_decode(recorded: Path) -> None:
 
     assert process.returncode == 130, said
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--role", "prefill", "--peer", "127.0.0.1:x"), "--peer 127.0.0.1:x: "),
+        (("--role", "prefill", "--peer", "[/x]"), "--peer [/x]: "),
+        (("--role", "prefill", "--peer", "127.0.0.1:99999"), "allowed: 0 to 65535"),
+        (("--role", "decode", "--port", "99999"), "--port 99999: "),
+        (("--role", "decode", "--port", "http"), "--port http: "),
+    ],
+)
+def test_an_address_that_cannot_be_is_a_wrong_argument_and_shown_as_it_was_given(arguments, words):
+    ended = demo(*arguments)
+
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
