@@ -36,14 +36,14 @@ def in_a_fork(work):
     pid = os.fork()
     if pid == 0:
         try:
-            with open(writer, "wb") as pipe:
+            with os.fdopen(writer, "wb") as pipe:
                 pickle.dump(work(), pipe)
         except BaseException:
             traceback.print_exc(file=sys.__stderr__)
             os._exit(1)
         os._exit(0)
     os.close(writer)
-    with open(reader, "rb") as pipe:
+    with os.fdopen(reader, "rb") as pipe:
         found = pipe.read()
     assert os.waitpid(pid, 0)[1] == 0
     return pickle.loads(found)
