@@ -566,6 +566,14 @@ class _Parts:
             self._loop.run(self._listening.close, left_s() + 1.0)
         has_stopped = self._loop.stop(left_s() + 1.0)
         self.side.engine.close(left_s())
-        # term() waits for every socket; a thread that is stuck with one must not hang the rest.
         if has_stopped:
-            self._context.term()
+            self._end_zeromq(left_s() + 1.0)
+
+    def _end_zeromq(self, timeout_s: float) -> None:
+        """term() waits for every socket, and a handshake on another thread may hold one."""
+        ending = threading.Thread(target=self._context.term, name="rdma_kv end", daemon=True)
+        try:
+            ending.start()
+        except RuntimeError:  # the interpreter exits, and with it all of ZeroMQ
+            return
+        ending.join(timeout_s)

@@ -37,6 +37,7 @@ class Heartbeat:
         self._sequence = itertools.count(1)
         self._last_heard = time.monotonic()
         self._is_open = True
+        self._farewell: str | None = None  # said, while writes were under way
         self._questions: dict[int, _Question] = {}
 
     def start(self) -> None:
@@ -96,6 +97,9 @@ class Heartbeat:
         if not self._peer.alive:
             self._end("the link is down")
             return
+        if self._farewell is not None:
+            self._lose(self._farewell, level=logging.INFO)
+            return
         self._last_heard += late_s
         silent_s = now - self._last_heard
         if silent_s > DEAD_AFTER_S:
@@ -121,7 +125,11 @@ class Heartbeat:
         self._last_heard = time.monotonic()
         if isinstance(message, wire.Bye):
             why = f"it said goodbye: {message.reason or 'no reason given'}"
-            self._lose(why, level=logging.INFO)
+            if self._farewell is None and self._peer.counters()["queued"]:
+                # Confirmations that it sent before may still be on their way, on the link.
+                self._farewell = why
+            else:
+                self._lose(why, level=logging.INFO)
         elif isinstance(message, wire.Verified):
             if question := self._questions.pop(message.sequence, None):
                 question.settle(message)

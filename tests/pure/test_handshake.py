@@ -11,6 +11,7 @@ import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -752,3 +753,36 @@ def test_a_block_that_differs_at_the_peer_is_named_and_not_announced(make, monke
         prefill.write_cache(HOST, decode.port, [1, 2], [5, 4], tag=8)
 
     assert decode.poll_received() == []
+
+
+def test_closing_does_not_wait_for_ever_for_a_socket_of_another_thread(make):
+    prefill = make("prefill")
+    held = prefill._parts._context.socket(zmq.DEALER)
+    closing = threading.Thread(target=prefill.close, kwargs={"timeout_s": 0.1}, daemon=True)
+
+    closing.start()
+    closing.join(10)
+    has_ended = not closing.is_alive()
+    held.close(linger=0)
+
+    assert has_ended
+
+
+@pytest.mark.parametrize("under_way", [0, 1])
+def test_a_goodbye_leaves_time_for_confirmations_under_way(under_way):
+    lost = []
+    peer = SimpleNamespace(
+        alive=True, name="peer", epoch=7, lose=lost.append, counters=lambda: {"queued": under_way}
+    )
+    ignore = lambda *_, **__: None  # noqa: E731
+    loop = SimpleNamespace(stop_ticking=ignore, forget=ignore)
+    line = SimpleNamespace(send=ignore, close=ignore)
+    heartbeat = Heartbeat(loop, line, peer, 5)
+
+    heartbeat._on_message(wire.Bye(epoch=7, reason="closed"))
+    before_the_tick = list(lost)
+    if under_way:
+        heartbeat.tick(time.monotonic(), 0.0)
+
+    assert before_the_tick == ([] if under_way else ["it said goodbye: closed"])
+    assert lost == ["it said goodbye: closed"]
