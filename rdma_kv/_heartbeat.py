@@ -56,6 +56,9 @@ class Heartbeat:
         question = _Question()
 
         def send() -> None:
+            if not self._is_open:
+                question.answered.set()
+                return
             sequence = next(self._sequence)
             self._questions[sequence] = question
             question.sequence = sequence
@@ -71,8 +74,8 @@ class Heartbeat:
                 )
             )
 
-        self._loop.post(send)
-        question.answered.wait(timeout_s)
+        if self._loop.post(send):
+            question.answered.wait(timeout_s)
         self._loop.post(lambda: self._forget(question))
         return question.answer
 
@@ -147,6 +150,8 @@ class Heartbeat:
         if not self._is_open:
             return
         self._is_open = False
+        for question in self._questions.values():  # nobody will answer: let them look why
+            question.answered.set()
         self._loop.stop_ticking(self)
         self._loop.forget(self._socket)
         self._send(wire.Bye(epoch=self._epoch, reason=wire.sentence(reason)))

@@ -786,3 +786,32 @@ def test_a_goodbye_leaves_time_for_confirmations_under_way(under_way):
 
     assert before_the_tick == ([] if under_way else ["it said goodbye: closed"])
     assert lost == ["it said goodbye: closed"]
+
+
+def test_the_garbage_collector_may_end_a_communicator_on_its_own_control_thread():
+    holder = [RDMACommunicator("decode", -1, 0, cache(), [], BLOCKS, BLOCK_BYTES, config=LOOPBACK)]
+    loop, port = holder[0]._parts._loop, holder[0].port
+    holder[0].itself = holder[0]
+
+    def collect():
+        holder.clear()
+        gc.collect()
+
+    loop.run(collect, 10)
+
+    eventually(lambda: not loop._thread.is_alive())
+    eventually(lambda: port not in listening_ports())
+
+
+def test_who_asks_for_checksums_is_woken_when_the_peer_goes():
+    ignore = lambda *_, **__: None  # noqa: E731
+    peer = SimpleNamespace(alive=True, name="peer", epoch=7, lose=ignore)
+    loop = SimpleNamespace(post=lambda task: task() or True, stop_ticking=ignore, forget=ignore)
+    heartbeat = Heartbeat(loop, SimpleNamespace(send=ignore, close=ignore), peer, 5)
+    threading.Timer(0.1, heartbeat.stop, ["the peer went"]).start()
+    started = time.monotonic()
+
+    assert heartbeat.ask(0, 0, [1], [2], 20) is None
+    assert heartbeat.ask(0, 0, [1], [2], 20) is None
+
+    assert time.monotonic() - started < 10
