@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -19,6 +20,18 @@ def check_role(role: object) -> Role:
     if role == "prefill" or role == "decode":
         return role
     raise ValueError(f"role is {role!r}; allowed: 'prefill' (writes), 'decode' (is written to)")
+
+
+def check_host(host: object) -> str:
+    """The name or address of a host, as text."""
+    if not isinstance(host, (str, IPv4Address, IPv6Address)):
+        raise TypeError(f"ip is {host!r}; give the address or the name of a host as a string")
+    name = str(host)
+    if not name or "/" in name or name.isspace():
+        raise ValueError(
+            f"ip is {name!r}; give the address or the name of a host alone, the port goes apart"
+        )
+    return name
 
 
 def check_port(port: object) -> int:

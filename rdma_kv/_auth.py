@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,12 @@ def load_keys(path: Path) -> Keys:
     """
     where = f"KVCACHE_AUTH_KEY_FILE={path}"
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(Path(f"/proc/self/fd/{file.fileno()}").stat().st_mode)
+        # Non-blocking: the open of a pipe that nobody writes to would wait for ever.
+        with open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError(f"{where}: not a regular file; give a file that holds the secret")
+            mode = stat.S_IMODE(status.st_mode)
             secret = file.read(_MOST_SECRET_BYTES + 1).strip()
     except OSError as error:
         raise ConfigError(f"{where}: cannot read it: {error.strerror}") from error

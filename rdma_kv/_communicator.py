@@ -18,7 +18,7 @@ import zmq
 
 from rdma_kv import _core, _logging
 from rdma_kv import _messages as wire
-from rdma_kv._arguments import BlockIds, Role, as_ids, check_port, check_role
+from rdma_kv._arguments import BlockIds, Role, as_ids, check_host, check_port, check_role, whole
 from rdma_kv._auth import load_keys
 from rdma_kv._config import Config
 from rdma_kv._control import ControlLoop
@@ -40,7 +40,14 @@ CLOSE_TIMEOUT_S = 5.0
 # Nobody watches an interpreter that exits: transfers under way get less time then.
 _EXIT_TIMEOUT_S = 1.0
 
+# Longer waits are cut: neither the system's clocks nor its poll() count up to infinity.
+_MOST_SECONDS = 7 * 24 * 3600.0
+
 _CLOSED = "communicator is closed"
+# All that are open: fork() copies them, but neither their threads nor their connections.
+_open: weakref.WeakSet[RDMACommunicator] = weakref.WeakSet()
+# What a forked process holds of its parent's: never freed, for freeing it would end what is shared.
+_of_the_parent: list[object] = []
 
 
 class RDMACommunicator:
@@ -68,7 +75,7 @@ class RDMACommunicator:
 
     Raises:
         ValueError: An argument is wrong or contradicts another.
-        TypeError: A tensor or a number is of the wrong kind.
+        TypeError: A tensor, a number or the config is of the wrong kind.
         ConfigError: A setting is wrong here: port in use, unknown NIC, ...
         TransportUnavailable: KVCACHE_TRANSPORT=rdma, and this machine cannot.
         RegistrationError: KVCACHE_TRANSPORT=rdma, and the cache cannot be registered.
@@ -95,6 +102,11 @@ class RDMACommunicator:
     ) -> None:
         self._role = check_role(role)
         number = check_port(port)
+        if config is not None and not isinstance(config, Config):
+            raise TypeError(
+                f"config is a {type(config).__name__}; give a Config, as in "
+                "dataclasses.replace(Config.from_env(), transport='tcp'), or None"
+            )
         self._config = config if config is not None else Config.from_env()
         _logging.setup(self._config)
         # Keeps the tensors alive: the core only borrows their memory.
@@ -117,7 +129,9 @@ class RDMACommunicator:
         self._parts = _Parts(self._role, self._config, self._cache, gpu_idx, number)
         self._engine = self._parts.side.engine
         self._peers = self._parts.peers
+        self._why_unusable = _CLOSED
         self._finalizer = weakref.finalize(self, self._parts.shut_down, _EXIT_TIMEOUT_S)
+        _open.add(self)
 
     # ---- about itself
 
@@ -148,7 +162,7 @@ class RDMACommunicator:
         ip: str,
         port: str | int,
         *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
         peer_tp_size: int = 0,
         peer_tp_rank: int = 0,
     ) -> bool:
@@ -157,7 +171,7 @@ class RDMACommunicator:
         Args:
             ip: Its address.
             port: Where it listens.
-            timeout_s: Seconds until it fails.
+            timeout_s: Seconds until it fails; None: 10.
             peer_tp_size: Tensor-parallel ranks to take decode for, if it declares none itself
                 (``tp_size=0``); 0: as many as this side. Must divide this side's.
             peer_tp_rank: Which of them it is.
@@ -166,18 +180,20 @@ class RDMACommunicator:
             True.
 
         Raises:
-            ValueError: A port or rank that cannot be, or this side is decode or closed.
+            ValueError: An address, port, time or rank that cannot be, or this side is decode or
+                closed.
             HandshakeError: No agreement: refused, too late, another version, something else
                 listens there; or one of LayoutMismatch, AuthenticationError,
                 TransportUnavailable.
         """
         self._check("prefill", "connect")
-        number = check_port(port)
+        host, number = check_host(ip), check_port(port)
+        seconds = _check_timeout(timeout_s, DEFAULT_TIMEOUT_S)
         if number == 0:
             raise ValueError("port is 0: connect to the port that decode tells by its `port`")
         try:
             peer_rank = check_rank(peer_tp_size, peer_tp_rank, "peer_tp_")
-            self._peers.connect(str(ip), number, timeout_s, peer_rank)
+            self._peers.connect(host, number, seconds, peer_rank)
         except zmq.ContextTerminated:
             raise ValueError(_CLOSED) from None
         return True
@@ -275,9 +291,7 @@ class RDMACommunicator:
         """
         self._check("decode", "received")
         tag = _check_tag(tag, least=1)
-        count = operator.index(count)
-        if count < 1:
-            raise ValueError(f"count is {count}; must be 1 or more")
+        count = whole("count", count, 1)
         seconds = _check_timeout(timeout_s, self._config.timeout_s)
         here = self._engine.wait_notices(tag, count, seconds)
         if here < count:
@@ -360,9 +374,18 @@ class RDMACommunicator:
 
     def _check(self, role: Role | None, method: str) -> None:
         if not self._finalizer.alive:
-            raise ValueError(_CLOSED)
+            raise ValueError(self._why_unusable)
         if role is not None and role != self._role:
             raise ValueError(f"{method} is for role {role!r}; this side is {self._role!r}")
+
+    def _leave_to_the_parent(self) -> None:
+        """In a forked process: its copy shares the connections, and no thread serves them."""
+        self._why_unusable = (
+            f"communicator was made by process {self._parts.pid} and does not survive fork(); "
+            "make one in this process, or start it with the method 'spawn'"
+        )
+        if self._finalizer.detach() is not None:
+            _of_the_parent.append(self._parts)
 
     def _prepare(
         self,
@@ -397,6 +420,8 @@ class RDMACommunicator:
             if layer_idx.step != 1:
                 raise ValueError(f"layer_idx is {layer_idx}; its step must be 1")
             first, count = layer_idx.start, len(layer_idx)
+            if count == 0:
+                raise ValueError(f"layer_idx is {layer_idx}, which holds no layer; None: all")
         else:
             if isinstance(layer_idx, bool) or not hasattr(layer_idx, "__index__"):
                 raise TypeError(f"layer_idx is {layer_idx!r}; give an int, a range or None")
@@ -406,6 +431,14 @@ class RDMACommunicator:
                 f"layer_idx is {layer_idx}; this cache has layers 0 to {self._layers - 1}"
             )
         return first, count
+
+
+def _after_fork() -> None:
+    for communicator in list(_open):
+        communicator._leave_to_the_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Write:
@@ -463,7 +496,7 @@ def _check_timeout(timeout_s: float | None, default_s: float) -> float:
         raise TypeError(f"timeout_s is {timeout_s!r}; give a number of seconds")
     if not timeout_s >= 0:  # NaN too
         raise ValueError(f"timeout_s is {timeout_s}; must be 0 or more")
-    return float(timeout_s)
+    return min(float(timeout_s), _MOST_SECONDS)
 
 
 def _wait_for(after: Any) -> None:
@@ -481,7 +514,7 @@ class _Parts:
     """All that has to be shut down, without a reference to the communicator."""
 
     def __init__(self, role: Role, config: Config, cache: Cache, gpu_idx: int, port: int) -> None:
-        self._pid = os.getpid()
+        self.pid = os.getpid()
         self._lock = threading.Lock()
         self._is_shut_down = False
         keys = load_keys(config.auth_key_file) if config.auth_key_file else None
@@ -520,7 +553,7 @@ class _Parts:
     def shut_down(self, timeout_s: float) -> None:
         """In this order: transfers, goodbyes, the control thread, the core, ZeroMQ. Once."""
         with self._lock:
-            if self._is_shut_down or os.getpid() != self._pid:  # a fork has none of the threads
+            if self._is_shut_down or os.getpid() != self.pid:  # a fork has none of the threads
                 return
             self._is_shut_down = True
         deadline = time.monotonic() + timeout_s
@@ -533,8 +566,16 @@ class _Parts:
             self._loop.run(self._listening.close, left_s() + 1.0)
         has_stopped = self._loop.stop(left_s() + 1.0)
         self.side.engine.close(left_s())
-        # term() waits for every socket; a thread that is stuck with one must not hang the rest.
         if has_stopped:
-            self._context.term()
+            self._end_zeromq(left_s() + 1.0)
         # A closed communicator that somebody keeps must not keep memory registered.
         self.side.rails.clear()
+
+    def _end_zeromq(self, timeout_s: float) -> None:
+        """term() waits for every socket, and a handshake on another thread may hold one."""
+        ending = threading.Thread(target=self._context.term, name="rdma_kv end", daemon=True)
+        try:
+            ending.start()
+        except RuntimeError:  # the interpreter exits, and with it all of ZeroMQ
+            return
+        ending.join(timeout_s)

@@ -244,7 +244,7 @@ class Config:
     auth_key_file: Path | None = _other(  # noqa: RUF009 - it returns a field()
         "KVCACHE_AUTH_KEY_FILE",
         "secret that both sides share; without it any peer may connect",
-        "the path of a file that holds the secret",
+        "the path of a file that holds the secret (in Config: a pathlib.Path)",
         Path,
         _is_none_or(lambda value: isinstance(value, Path)),
         unset="none",

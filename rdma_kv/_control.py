@@ -74,6 +74,9 @@ class ControlLoop:
 
     def run(self, task: Callable[[], None], timeout_s: float) -> bool:
         """Runs a task on the thread and waits for its end; False when it did not come in time."""
+        if self._is_here():
+            task()
+            return True
         ended = threading.Event()
 
         def wrapped() -> None:
@@ -87,6 +90,8 @@ class ControlLoop:
     def stop(self, timeout_s: float) -> bool:
         """Ends the thread after the tasks posted so far; True when it ended. Idempotent."""
         self.post(self._set_stopping)
+        if self._is_here():
+            return False
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -114,6 +119,10 @@ class ControlLoop:
             self._ticking.remove(what)
 
     # ---- private
+
+    def _is_here(self) -> bool:
+        """The garbage collector may end a communicator on any thread, this one too."""
+        return threading.current_thread() is self._thread
 
     def _set_stopping(self) -> None:
         self._is_stopping = True

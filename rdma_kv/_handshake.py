@@ -166,7 +166,8 @@ class _Handshake:
 
     def _probe(self) -> None:
         """Looks first: ZeroMQ would retry a refused connection in silence."""
-        patience_s = min(self._deadline.left_s(), _GREETING_TIMEOUT_S)
+        # At least a moment: for a socket a timeout of 0 means "do not wait".
+        patience_s = max(0.001, min(self._deadline.left_s(), _GREETING_TIMEOUT_S))
         try:
             mechanism = read_mechanism(self._address, self._port, patience_s)
         except ConnectionRefusedError:
@@ -396,7 +397,10 @@ class _Handshake:
         return f"connect to {self._name}: {what}"
 
     def _late(self, what: str) -> str:
-        return self._say(f"gave up after {self._deadline.timeout_s:g} s waiting for {what}")
+        seconds = round(
+            self._deadline.timeout_s, 3
+        )  # what was left of a deadline is no round number
+        return self._say(f"gave up after {seconds:g} s waiting for {what}")
 
 
 def _as_dict(offer: wire.CmaOffer) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Heartbeat:
         self._sequence = itertools.count(1)
         self._last_heard = time.monotonic()
         self._is_open = True
+        self._farewell: str | None = None  # said, while writes were under way
         self._questions: dict[int, _Question] = {}
 
     def start(self) -> None:
@@ -55,6 +56,9 @@ class Heartbeat:
         question = _Question()
 
         def send() -> None:
+            if not self._is_open:
+                question.answered.set()
+                return
             sequence = next(self._sequence)
             self._questions[sequence] = question
             question.sequence = sequence
@@ -70,8 +74,8 @@ class Heartbeat:
                 )
             )
 
-        self._loop.post(send)
-        question.answered.wait(timeout_s)
+        if self._loop.post(send):
+            question.answered.wait(timeout_s)
         self._loop.post(lambda: self._forget(question))
         return question.answer
 
@@ -95,6 +99,9 @@ class Heartbeat:
         """Pings, or gives the peer up."""
         if not self._peer.alive:
             self._end("the link is down")
+            return
+        if self._farewell is not None:
+            self._lose(self._farewell, level=logging.INFO)
             return
         self._last_heard += late_s
         silent_s = now - self._last_heard
@@ -121,7 +128,11 @@ class Heartbeat:
         self._last_heard = time.monotonic()
         if isinstance(message, wire.Bye):
             why = f"it said goodbye: {message.reason or 'no reason given'}"
-            self._lose(why, level=logging.INFO)
+            if self._farewell is None and self._peer.counters()["queued"]:
+                # Confirmations that it sent before may still be on their way, on the link.
+                self._farewell = why
+            else:
+                self._lose(why, level=logging.INFO)
         elif isinstance(message, wire.Verified):
             if question := self._questions.pop(message.sequence, None):
                 question.settle(message)
@@ -139,6 +150,8 @@ class Heartbeat:
         if not self._is_open:
             return
         self._is_open = False
+        for question in self._questions.values():  # nobody will answer: let them look why
+            question.answered.set()
         self._loop.stop_ticking(self)
         self._loop.forget(self._socket)
         self._send(wire.Bye(epoch=self._epoch, reason=wire.sentence(reason)))

@@ -23,7 +23,9 @@ def resolve(host: str, port: int) -> str:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise HandshakeError(
-            f"connect to {host}:{port}: the name {host!r} has no address: {error}"
+            f"connect to {host}:{port}: the name {host!r} has no address: "
+            f"{getattr(error, 'strerror', None) or error}; give a host that this machine knows, "
+            "without the port"
         ) from error
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     return str(found[0][4][0])

@@ -59,7 +59,13 @@ def view_of(entry: Any, name: str, gpu_idx: int) -> TensorView:
     if isinstance(entry, numbers.Integral) and not isinstance(entry, bool):
         return TensorView(address=int(entry))
     if callable(getattr(entry, "data_ptr", None)):
-        return _view_of_tensor(entry, gpu_idx)
+        try:
+            return _view_of_tensor(entry, gpu_idx)
+        except RuntimeError as error:  # torch: a sparse or fake tensor
+            raise TypeError(
+                f"{name} is a {type(entry).__name__} without plain memory ({error}); "
+                "give a dense tensor"
+            ) from None
     for attribute in ("__cuda_array_interface__", "__array_interface__"):
         interface = getattr(entry, attribute, None)
         # Scalars of NumPy have one too, but no memory that outlives the expression.

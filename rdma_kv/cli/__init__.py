@@ -31,7 +31,7 @@ def show_version(wanted: bool) -> None:
         return
     output().print(f"rdma_kv {__version__}")
     for name, value in _core.features().items():
-        output().print(f"  {name}: {value}", markup=False)
+        output().print(f"  {name}: {value}")
     raise typer.Exit
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Annotated
 
 import typer
 
-from rdma_kv import RdmaKvError
+from rdma_kv import Config, ConfigError, RdmaKvError
 from rdma_kv.cli.bench import host
 from rdma_kv.cli.bench.machine import machine_line
 from rdma_kv.cli.bench.pair import BenchError
@@ -41,6 +42,11 @@ def bench(
     if min(sizes) < 1024 or not seconds > 0:
         fail("--block-kib must be at least 1 and --seconds more than 0", BAD_USAGE)
     chosen = transport or list(host.TRANSPORTS)
+    try:
+        for name in chosen:
+            Config.from_env({**os.environ, "KVCACHE_TRANSPORT": name})
+    except ConfigError as error:
+        fail(str(error), BAD_USAGE)
     machine = machine_line()
     rows = []
     skipped: list[str] = []
@@ -64,4 +70,4 @@ def bench(
     else:
         print("", *host.FOOTNOTES, sep="\n")
     for reason in skipped:
-        errors().print(f"skipped: {reason}", markup=False)
+        errors().print(f"skipped: {reason}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rdma_kv import Config, ConfigError, RdmaKvError
+from rdma_kv._arguments import check_port
 from rdma_kv.cli.console import BAD_USAGE, INTERRUPTED, errors, fail, output
 from rdma_kv.cli.demo import report, verdict
 from rdma_kv.cli.demo.conductor import model_environment, run_locally
@@ -91,7 +92,7 @@ def demo(
     except (DemoError, RdmaKvError, ValueError) as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail("interrupted; both sides have ended", INTERRUPTED)
+        fail("interrupted" + ("" if role else "; both sides have ended"), INTERRUPTED)
 
 
 def checked(asked: Settings) -> Settings:
@@ -111,6 +112,11 @@ def checked_address(role: Role | None, port: str, peer: str) -> tuple[str, str]:
     host, _, peer_port = peer.rpartition(":")
     if role is Role.PREFILL and not (host and peer_port.isdigit()):
         raise DemoError(f"--peer {peer or 'missing'}: --role prefill needs decode's HOST:PORT")
+    for flag, given, number in (("--port", port, port), ("--peer", peer, peer_port or "0")):
+        try:
+            check_port(number)
+        except ValueError as error:
+            raise DemoError(f"{flag} {given}: {error}") from None
     return host.strip("[]"), peer_port
 
 

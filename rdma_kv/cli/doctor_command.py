@@ -37,7 +37,7 @@ def doctor(
         print(json.dumps(report, indent=2))
         return
     console = output()
-    console.print(machine, markup=False)
+    console.print(machine)
     console.print(_configuration(config))
     console.print(_pairs("This machine", facts))
     console.print(_transports(transports))
@@ -73,7 +73,7 @@ def _transports(transports: list[probes.Probe]) -> Table:
     for probe in transports:
         table.add_row(
             probe.transport,
-            "[green]usable[/]" if probe.is_usable else "[yellow]no[/]",
+            Text("usable", "green") if probe.is_usable else Text("no", "yellow"),
             Text(probe.reason),
         )
     return table

@@ -10,14 +10,17 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rdma_kv import Config, RDMACommunicator
 from rdma_kv.cli.demo import recording
+from rdma_kv.cli.demo.decode import await_last_write
 from rdma_kv.cli.demo.paging import PagedCache, draw_tables, pool_blocks
-from rdma_kv.cli.demo.settings import Settings
+from rdma_kv.cli.demo.settings import DemoError, Settings
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--layers", "3", "--prompt-tokens", "90", "--generate", "24")
@@ -204,3 +207,47 @@ def test_an_interrupt_ends_a_waiting_decode(recorded: Path) -> None:
 
     assert process.returncode == 130, said
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--role", "prefill", "--peer", "127.0.0.1:x"), "--peer 127.0.0.1:x: "),
+        (("--role", "prefill", "--peer", "[/x]"), "--peer [/x]: "),
+        (("--role", "prefill", "--peer", "127.0.0.1:99999"), "allowed: 0 to 65535"),
+        (("--role", "decode", "--port", "99999"), "--port 99999: "),
+        (("--role", "decode", "--port", "http"), "--port http: "),
+    ],
+)
+def test_an_address_that_cannot_be_is_a_wrong_argument_and_shown_as_it_was_given(arguments, words):
+    ended = demo(*arguments)
+
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_decode_says_at_once_that_prefill_wrote_another_run():
+    started = time.monotonic()
+    cache = [np.zeros((8, 64), np.uint8)]
+    config = replace(Config(), transport="loopback")
+
+    def side(role):
+        return RDMACommunicator(role, -1, 0, cache, [], 8, 64, config=config)
+
+    with side("decode") as decode, side("prefill") as prefill:
+        prefill.connect("127.0.0.1", decode.port)
+        prefill.write_cache("127.0.0.1", decode.port, [], [], tag=Settings().tag + 1)
+
+        with pytest.raises(DemoError, match="wrote a run with other parameters than ours"):
+            await_last_write(decode, Settings(timeout_s=60))
+
+    assert time.monotonic() - started < 30
+
+
+def test_decode_that_waited_in_vain_says_how_long_and_who_is_there():
+    with (
+        RDMACommunicator("decode", -1, 0, [np.zeros((8, 64), np.uint8)], [], 8, 64) as decode,
+        pytest.raises(DemoError, match=r"waited 0\.1 s in vain .*; no peer is connected"),
+    ):
+        await_last_write(decode, Settings(timeout_s=0.1))

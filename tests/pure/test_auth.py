@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import zmq
 
@@ -71,3 +73,11 @@ def test_an_endless_secret_is_refused(key_file):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=f"KVCACHE_AUTH_KEY_FILE={tmp_path}/none: .*No such file"):
         load_keys(tmp_path / "none")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+
+    with pytest.raises(ConfigError, match="not a regular file"):
+        load_keys(path)

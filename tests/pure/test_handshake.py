@@ -10,6 +10,8 @@ import threading
 import time
 import weakref
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -372,7 +374,9 @@ def test_a_silent_listener_costs_no_more_than_the_deadline(make):
 
 
 def test_a_peer_that_answers_nothing_is_given_up_with_what_was_waited_for(make, impostor):
-    with pytest.raises(rdma_kv.HandshakeError, match=r"gave up after .* waiting for its welcome"):
+    with pytest.raises(
+        rdma_kv.HandshakeError, match=r"gave up after 0\.5 s waiting for its welcome"
+    ):
         make("prefill").connect(HOST, impostor(), timeout_s=0.5)
 
 
@@ -605,17 +609,73 @@ def test_who_waits_for_a_notice_is_woken_by_close(make):
         decode.received(1, 30)
 
 
-def test_a_forgotten_communicator_leaves_no_thread_and_no_port(make):
-    before = threading.active_count()
+def listening_ports():
+    """Of this process: other processes may take a port as soon as it is free."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            with socket.fromfd(int(descriptor.name), socket.AF_INET, socket.SOCK_STREAM) as line:
+                if line.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    found.add(line.getsockname()[1])
+        except OSError:  # no socket, or closed meanwhile
+            continue
+    return found
+
+
+def test_a_forgotten_communicator_leaves_no_thread_and_no_port():
+    before = set(threading.enumerate())
     decode = RDMACommunicator("decode", -1, 0, cache(), [], BLOCKS, BLOCK_BYTES, config=LOOPBACK)
     port, forgotten = decode.port, weakref.ref(decode)
+    # Not a count: threads of earlier tests may end meanwhile.
+    threads = set(threading.enumerate()) - before
+    assert threads
+    assert port in listening_ports()
 
     del decode
     gc.collect()
 
     assert forgotten() is None
-    assert threading.active_count() == before
-    make("decode", port=port)
+    eventually(lambda: not any(thread.is_alive() for thread in threads))
+    eventually(lambda: port not in listening_ports())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "kind", "words"),
+    [
+        ((None, 1), {}, TypeError, "ip is None"),
+        ((127, 1), {}, TypeError, "ip is 127"),
+        (("", 1), {}, ValueError, "ip is ''"),
+        (("tcp://" + HOST, 1), {}, ValueError, "the port goes apart"),
+        ((HOST, 1), {"timeout_s": -1}, ValueError, "timeout_s is -1; must be 0 or more"),
+        ((HOST, 1), {"timeout_s": float("nan")}, ValueError, "timeout_s is nan"),
+        ((HOST, 1), {"timeout_s": "3"}, TypeError, "timeout_s is '3'"),
+        ((HOST, 1), {"timeout_s": float("inf")}, rdma_kv.HandshakeError, "connection refused"),
+        ((f"{HOST}:80", 80), {}, rdma_kv.HandshakeError, "give a host .* without the port"),
+    ],
+)
+def test_connect_names_what_it_cannot_take(make, arguments, more, kind, words):
+    with pytest.raises(kind, match=words):
+        make("prefill").connect(*arguments, **more)
+
+
+def test_no_time_at_all_is_too_late_and_not_an_error_of_the_socket(make):
+    with pytest.raises(rdma_kv.HandshakeTimeout, match="gave up after"):
+        make("prefill").connect(HOST, make("decode").port, timeout_s=0)
+
+
+def test_a_config_of_another_type_is_refused_by_name(make):
+    with pytest.raises(TypeError, match="config is a dict; give a Config"):
+        make("decode", config={"transport": "tcp"})
+
+
+def test_a_range_without_layers_and_a_count_that_is_none_are_refused(make):
+    decode, prefill = make("decode"), make("prefill")
+    prefill.connect(HOST, decode.port)
+
+    with pytest.raises(ValueError, match=r"layer_idx is range\(0, 0\), which holds no layer"):
+        prefill.write_cache(HOST, decode.port, [0], [0], range(0))
+    with pytest.raises(TypeError, match=r"count is 1\.5; give a whole number"):
+        decode.received(1, 1, count=1.5)
 
 
 def test_a_port_in_use_is_named(make):
@@ -693,3 +753,65 @@ def test_a_block_that_differs_at_the_peer_is_named_and_not_announced(make, monke
         prefill.write_cache(HOST, decode.port, [1, 2], [5, 4], tag=8)
 
     assert decode.poll_received() == []
+
+
+def test_closing_does_not_wait_for_ever_for_a_socket_of_another_thread(make):
+    prefill = make("prefill")
+    held = prefill._parts._context.socket(zmq.DEALER)
+    closing = threading.Thread(target=prefill.close, kwargs={"timeout_s": 0.1}, daemon=True)
+
+    closing.start()
+    closing.join(10)
+    has_ended = not closing.is_alive()
+    held.close(linger=0)
+
+    assert has_ended
+
+
+@pytest.mark.parametrize("under_way", [0, 1])
+def test_a_goodbye_leaves_time_for_confirmations_under_way(under_way):
+    lost = []
+    peer = SimpleNamespace(
+        alive=True, name="peer", epoch=7, lose=lost.append, counters=lambda: {"queued": under_way}
+    )
+    ignore = lambda *_, **__: None  # noqa: E731
+    loop = SimpleNamespace(stop_ticking=ignore, forget=ignore)
+    line = SimpleNamespace(send=ignore, close=ignore)
+    heartbeat = Heartbeat(loop, line, peer, 5)
+
+    heartbeat._on_message(wire.Bye(epoch=7, reason="closed"))
+    before_the_tick = list(lost)
+    if under_way:
+        heartbeat.tick(time.monotonic(), 0.0)
+
+    assert before_the_tick == ([] if under_way else ["it said goodbye: closed"])
+    assert lost == ["it said goodbye: closed"]
+
+
+def test_the_garbage_collector_may_end_a_communicator_on_its_own_control_thread():
+    holder = [RDMACommunicator("decode", -1, 0, cache(), [], BLOCKS, BLOCK_BYTES, config=LOOPBACK)]
+    loop, port = holder[0]._parts._loop, holder[0].port
+    holder[0].itself = holder[0]
+
+    def collect():
+        holder.clear()
+        gc.collect()
+
+    loop.run(collect, 10)
+
+    eventually(lambda: not loop._thread.is_alive())
+    eventually(lambda: port not in listening_ports())
+
+
+def test_who_asks_for_checksums_is_woken_when_the_peer_goes():
+    ignore = lambda *_, **__: None  # noqa: E731
+    peer = SimpleNamespace(alive=True, name="peer", epoch=7, lose=ignore)
+    loop = SimpleNamespace(post=lambda task: task() or True, stop_ticking=ignore, forget=ignore)
+    heartbeat = Heartbeat(loop, SimpleNamespace(send=ignore, close=ignore), peer, 5)
+    threading.Timer(0.1, heartbeat.stop, ["the peer went"]).start()
+    started = time.monotonic()
+
+    assert heartbeat.ask(0, 0, [1], [2], 20) is None
+    assert heartbeat.ask(0, 0, [1], [2], 20) is None
+
+    assert time.monotonic() - started < 10

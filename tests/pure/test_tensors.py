@@ -376,3 +376,12 @@ def test_the_driver_is_asked_only_when_everything_else_is_right(
         describe(keys=[4096, 0], values=[])
 
     assert asked == []
+
+
+def test_a_tensor_without_plain_memory_is_refused_by_name() -> None:
+    def data_ptr() -> int:
+        raise RuntimeError("no storage")
+
+    sparse = SimpleNamespace(data_ptr=data_ptr)
+    with pytest.raises(TypeError, match=r"local_key_cache\[0\].*no storage.* give a dense"):
+        describe(keys=[sparse], values=[])

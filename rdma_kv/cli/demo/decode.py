@@ -53,16 +53,30 @@ def generate(
 
 
 def await_last_write(comm: RDMACommunicator, settings: Settings) -> None:
-    try:
-        comm.received(settings.tag, timeout_s=settings.timeout_s)
-    except TransferTimeout as error:
-        strange = [notice for notice in comm.poll_received() if notice.tag != settings.tag]
-        if not strange:
-            raise DemoError(f"decode waited {settings.timeout_s:g} s in vain: {error}") from error
-        raise DemoError(
-            f"{strange[0].peer} wrote a run with other parameters than ours ({settings.shape()}); "
-            "start both sides with the same --layers, --prompt-tokens, --block-tokens and --seed"
-        ) from error
+    """Looks now and then whether prefill's last write has come, but with another run's tag."""
+    deadline = time.monotonic() + settings.timeout_s
+    while True:
+        left_s = max(0.0, deadline - time.monotonic())
+        try:
+            comm.received(settings.tag, timeout_s=min(left_s, 1.0))
+        except TransferTimeout as error:
+            notices = comm.poll_received()
+            if any(notice.tag == settings.tag for notice in notices):
+                return
+            if notices:
+                raise DemoError(
+                    f"{notices[0].peer} wrote a run with other parameters than ours "
+                    f"({settings.shape()}); start both sides with the same --layers, "
+                    "--prompt-tokens, --block-tokens and --seed"
+                ) from error
+            if left_s == 0:
+                connected = str(error).partition("; ")[2]
+                raise DemoError(
+                    f"decode waited {settings.timeout_s:g} s in vain for prefill's last write; "
+                    + connected
+                ) from error
+        else:
+            return
 
 
 def run_reference(settings: Settings, emit: Emit) -> Fields:

@@ -45,7 +45,7 @@ class Bars:
         elif event == "result" and "differing" in fields:
             self._progress.update(self._bars[role], completed=1)
         elif event == "said":
-            self._progress.console.print(f"{role}: {fields['text']}", style="dim", markup=False)
+            self._progress.console.print(f"{role}: {fields['text']}", style="dim")
 
 
 @contextmanager

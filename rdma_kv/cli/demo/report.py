@@ -30,7 +30,7 @@ def show_prefill(console: Console, settings: Settings, prefill: Fields) -> None:
 
 
 def show_verdict(console: Console, verdict: Verdict) -> None:
-    console.print(verdict.text, style="bold green" if verdict.is_good else "bold red", markup=False)
+    console.print(verdict.text, style="bold green" if verdict.is_good else "bold red")
 
 
 def _layers(settings: Settings, prefill: Fields) -> Table:
