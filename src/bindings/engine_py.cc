@@ -3,7 +3,9 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "base/owner.h"
 #include "bindings/bind.h"
 #include "bindings/errors_py.h"
 #include "bindings/ids.h"
@@ -151,7 +153,10 @@ void bind_peer(py::module_& m) {
 
 void bind_engine(py::module_& m) {
   py::class_<Engine, std::shared_ptr<Engine>>(m, "Engine")
-      .def(py::init<kv::Layout>(), py::arg("layout"))
+      .def(py::init([](kv::Layout layout) {
+             return std::shared_ptr<Engine>(new Engine(std::move(layout)), DeleteInOwner<Engine>());
+           }),
+           py::arg("layout"))
       .def_property_readonly("epoch", &Engine::epoch)
       .def_property_readonly("layout", &Engine::layout)
       .def(

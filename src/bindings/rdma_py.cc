@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/owner.h"
 #include "bindings/bind.h"
 #include "bindings/engine_py.h"
 
@@ -87,7 +88,9 @@ PyRail make_rail(const std::shared_ptr<Engine>& engine, const std::string& nic, 
   const py::gil_scoped_release released;
   const RailOptions options{nic,         gid_index,    ib_timeout, relaxed_ordering,
                             remote_read, most_mr_bytes};
-  return {engine, std::make_shared<const Rail>(engine->reactor(), engine->layout(), options)};
+  return {engine,
+          std::shared_ptr<const Rail>(new Rail(engine->reactor(), engine->layout(), options),
+                                      DeleteInOwner<const Rail>())};
 }
 
 Endpoint make_endpoint(const py::bytes& gid, std::uint16_t lid, std::uint32_t mtu,

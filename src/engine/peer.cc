@@ -28,7 +28,8 @@ std::shared_ptr<Peer> Peer::make(Reactor& reactor, std::shared_ptr<const kv::Map
                                  std::unique_ptr<transport::Link> link) {
   const int fd = link->fd();
   std::shared_ptr<Peer> peer(
-      new Peer(reactor, std::move(mapping), std::move(name), epoch, std::move(link)));
+      new Peer(reactor, std::move(mapping), std::move(name), epoch, std::move(link)),
+      DeleteInOwner<Peer>());
   reactor.add(fd, EPOLLONESHOT, [weak = std::weak_ptr<Peer>(peer)](std::uint32_t) {
     if (const auto self = weak.lock()) self->on_reactor();
   });

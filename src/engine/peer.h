@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/owner.h"
 #include "base/reactor.h"
 #include "engine/transfer.h"
 #include "kv/mapping.h"
@@ -38,7 +39,6 @@ class Peer : public std::enable_shared_from_this<Peer> {
   static std::shared_ptr<Peer> make(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping,
                                     std::string name, std::uint64_t epoch,
                                     std::unique_ptr<transport::Link> link);
-  ~Peer();
   Peer(const Peer&) = delete;
   Peer& operator=(const Peer&) = delete;
 
@@ -67,9 +67,11 @@ class Peer : public std::enable_shared_from_this<Peer> {
 
  private:
   friend class Transfer;
+  friend class DeleteInOwner<Peer>;
 
   Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::string name,
        std::uint64_t epoch, std::unique_ptr<transport::Link> link);
+  ~Peer();
   bool drive(Transfer& transfer, Nanos deadline) noexcept;
   void cancel(Transfer& transfer) noexcept;
   TransferStats stats_of(const Transfer& transfer) const noexcept;
