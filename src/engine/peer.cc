@@ -142,7 +142,12 @@ bool Peer::post_queued() noexcept {
   is_queue_full_ = false;
   is_again_ = false;
   bool moved = false;
+  std::uint64_t bytes = 0;
   while (!queued_.empty()) {
+    if (bytes >= kPostTurnBytes) {
+      is_again_ = true;
+      return true;
+    }
     Transfer& front = *queued_.front();
     if (front.state_ == State::kQueued) {
       front.state_ = State::kMoving;
@@ -151,6 +156,7 @@ bool Peer::post_queued() noexcept {
     switch (link_->post(front.write_)) {
       case transport::Post::kPosted:
         moved = true;
+        bytes += front.stats_.bytes;
         start_moving(std::move(queued_.front()));
         queued_.pop_front();
         break;
@@ -369,17 +375,24 @@ void Peer::close(Nanos deadline) noexcept {
     pollfd event{link_->fd(), POLLIN, 0};
     const bool may_sleep = link_->arm(is_queue_full_) && !is_again_;
     lock.unlock();  // the reactor leaves the link alone or helps; it never takes it away for good
-    if (may_sleep) ::poll(&event, 1, 1);
-    lock.lock();
+    if (may_sleep) {
+      ::poll(&event, 1, 1);
+    } else {
+      give_way();
+    }
+    lock = enter();
   }
 }
 
 void Peer::tick() noexcept { on_reactor(); }
 
 void Peer::on_reactor() noexcept {
-  give_way();
-  const std::lock_guard lock(mutex_);
   is_called_ = false;
+  // Looked at without the lock, too: who drives a long write holds it nearly always, and everything
+  // else of this engine would wait here.
+  if (is_driven_) return;
+  give_way();
+  const auto lock = enter();
   if (is_driven_ || !link_) return;  // who drives sees to it
   progress();
   const Nanos at = now();
@@ -388,7 +401,7 @@ void Peer::on_reactor() noexcept {
 }
 
 void Peer::call_soon() noexcept {
-  if (std::exchange(is_called_, true)) return;
+  if (is_called_.exchange(true)) return;
   reactor_.post([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->on_reactor();
   });

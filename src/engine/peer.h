@@ -113,11 +113,11 @@ class Peer : public std::enable_shared_from_this<Peer> {
   std::deque<std::shared_ptr<Transfer>> queued_;   // the front may be partly posted
   std::vector<std::shared_ptr<Transfer>> moving_;  // posted whole, or stopping
   std::vector<std::unique_ptr<kv::Plan>> spare_plans_;
-  bool is_driven_ = false;      // a waiting thread drives
-  bool is_queue_full_ = false;  // the last post found no room
-  bool is_again_ = false;       // the last post wants to go on at once
-  bool is_called_ = false;      // the reactor was asked to look soon
-  bool is_ending_ = false;      // the link is being quiesced
+  std::atomic<bool> is_driven_{false};  // a waiting thread drives; written under mutex_
+  std::atomic<bool> is_called_{false};  // the reactor was asked to look soon
+  bool is_queue_full_ = false;          // the last post found no room
+  bool is_again_ = false;               // the last post wants to go on at once
+  bool is_ending_ = false;              // the link is being quiesced
   Nanos next_deadline_ = kNever;
   Nanos quiesce_deadline_ = kNever;
   std::optional<Error> failure_;
