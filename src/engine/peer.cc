@@ -299,6 +299,7 @@ Nanos Peer::next_deadline() const noexcept {
 void Peer::begin_end(const transport::Failure& cause) noexcept {
   is_alive_.store(false, std::memory_order_release);
   is_ending_ = true;
+  is_queue_full_ = is_again_ = false;  // nothing is posted any more: do not come back for it
   quiesce_deadline_ = now() + kQuiesceGrace;
   next_deadline_ = now();
   if (!failure_) {
