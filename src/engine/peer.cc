@@ -302,9 +302,7 @@ void Peer::begin_end(const transport::Failure& cause) noexcept {
   is_queue_full_ = is_again_ = false;  // nothing is posted any more: do not come back for it
   quiesce_deadline_ = now() + kQuiesceGrace;
   next_deadline_ = now();
-  if (!failure_) {
-    failure_.emplace(cause.code, join("link to ", name_, " over ", transport_, ": ", cause.what));
-  }
+  failure_.emplace(cause.code, join("link to ", name_, " over ", transport_, ": ", cause.what));
 }
 
 void Peer::continue_end() noexcept {
@@ -360,15 +358,13 @@ void Peer::lose(const std::string& why) noexcept {
 void Peer::close(Nanos deadline) noexcept {
   auto lock = enter();
   is_alive_.store(false, std::memory_order_release);
-  if (!failure_) failure_.emplace(Errc::kPeerLost, join("the link to ", name_, " was closed"));
   while (link_) {
     const bool has_time = now() < deadline;
     const bool is_idle = queued_.empty() && moving_.empty();
     if (!is_ending_ && (is_idle || !has_time)) {
-      if (!is_idle) {
-        link_->break_off({Errc::kPeerLost, join("the link to ", name_, " was closed")});
-      }
-      begin_end({Errc::kPeerLost, join("the link to ", name_, " was closed")});
+      const transport::Failure cause{Errc::kPeerLost, "it was closed by this side"};
+      if (!is_idle) link_->break_off(cause);
+      begin_end(cause);
     }
     progress();
     if (now() >= next_deadline_) check_deadlines(now());
