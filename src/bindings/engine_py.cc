@@ -96,7 +96,7 @@ py::list inbound_links(Engine& self) {
   std::vector<transport::stream::InboundInfo> links;
   {
     const py::gil_scoped_release released;
-    links = self.acceptor().links();
+    links = self.acceptor()->links();
   }
   py::list out;
   for (const auto& link : links) {
@@ -167,13 +167,13 @@ void bind_engine(py::module_& m) {
       .def(
           "end_link",
           [](Engine& self, std::uint64_t link_id, const std::string& why) {
-            self.acceptor().end(link_id, why);
+            self.acceptor()->end(link_id, why);
           },
           py::arg("link_id"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
       .def(
           "end_epoch",
           [](Engine& self, std::uint64_t epoch, const std::string& why) {
-            self.acceptor().end_epoch(epoch, why);
+            self.acceptor()->end_epoch(epoch, why);
           },
           py::arg("epoch"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
       .def("inbound_links", &inbound_links)

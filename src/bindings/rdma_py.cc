@@ -123,7 +123,7 @@ std::pair<transport::stream::Ticket, Endpoint> rdma_accept(Engine& engine, const
   auto inbound =
       std::make_unique<transport::rdma::RdmaInbound>(rail.rail, engine.notices(), from, remote);
   Endpoint endpoint = inbound->endpoint();
-  return {engine.acceptor().expect(std::move(inbound), from, 1, kStreamWithin),
+  return {engine.acceptor()->expect(std::move(inbound), from, 1, kStreamWithin),
           std::move(endpoint)};
 }
 
