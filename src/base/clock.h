@@ -22,6 +22,7 @@ inline Nanos now() noexcept {
 // The moment `seconds` from now; saturates, so that 1e9 seconds means "never" and not the past.
 inline Nanos deadline_after(double seconds) noexcept {
   constexpr double kLongest = 1e9;
+  if (seconds <= 0) return now();  // over already; hugely negative ones would not fit
   if (!(seconds < kLongest)) return kNever;
   return now() + static_cast<Nanos>(seconds * 1e9);
 }

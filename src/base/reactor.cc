@@ -54,7 +54,7 @@ void Reactor::stop() noexcept {
 }
 
 bool Reactor::is_on_thread() const noexcept {
-  return std::this_thread::get_id() == thread_.get_id();
+  return thread_id_.load(std::memory_order_relaxed) == std::this_thread::get_id();
 }
 
 void Reactor::add(int fd, std::uint32_t events, Handler handler) {
@@ -103,7 +103,7 @@ void Reactor::post(Task task) {
 }
 
 void Reactor::run(const Task& task) {
-  if (is_on_thread() || is_stopping_.load(std::memory_order_acquire)) {
+  if (is_on_thread()) {
     task();
     return;
   }
@@ -114,7 +114,7 @@ void Reactor::run(const Task& task) {
     std::exception_ptr error;
   };
   const auto call = std::make_shared<Call>();
-  post([call, &task] {
+  const auto make_call = [call, &task] {
     std::exception_ptr error;
     try {
       task();
@@ -125,7 +125,21 @@ void Reactor::run(const Task& task) {
     call->error = error;
     call->is_done = true;
     call->ended.notify_all();
-  });
+  };
+  bool is_posted = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!has_ended_) {
+      posted_.push_back(make_call);
+      is_posted = true;
+    }
+  }
+  if (!is_posted) {  // nobody is left to run it, and nobody to run beside it
+    const std::lock_guard alone(after_);
+    task();
+    return;
+  }
+  wake_.signal();
   std::unique_lock lock(call->mutex);
   call->ended.wait(lock, [&] { return call->is_done; });
   if (call->error) std::rethrow_exception(call->error);
@@ -188,6 +202,7 @@ void Reactor::dispatch(std::uint64_t key, std::uint32_t events) {
 }
 
 void Reactor::loop() {
+  thread_id_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   std::array<epoll_event, kEventsPerTurn> events;
   Nanos next = kNever;
   while (!is_stopping_.load(std::memory_order_acquire)) {
@@ -209,8 +224,15 @@ void Reactor::loop() {
       log(LogLevel::kError, join("an event handler failed: ", error.what()));
     }
   }
-  // Whoever waits in run() must not wait for ever. stop() may race with one more post().
-  run_posted();
+  // Whoever waits in run() must not wait for ever, so the thread ends only with an empty queue.
+  while (true) {
+    run_posted();
+    const std::lock_guard lock(mutex_);
+    has_ended_ = posted_.empty();
+    if (!has_ended_) continue;
+    thread_id_.store({}, std::memory_order_relaxed);  // it may become another thread's
+    return;
+  }
 }
 
 }  // namespace rdma_kv

@@ -40,7 +40,7 @@ class Reactor {
   // Runs `task` on the thread as soon as it can. Any thread.
   void post(Task task);
   // Runs `task` on the thread and waits for it; at once when already on it.
-  // Throws what the task throws. Not after stop().
+  // Throws what the task throws. Once the thread has ended the caller runs it, one at a time.
   void run(const Task& task);
 
   // Calls `task` about every `period`, on the thread, for as long as the reactor lives.
@@ -48,8 +48,8 @@ class Reactor {
   // Makes the thread wake no later than `moment` to run the periodic tasks.
   void wake_at(Nanos moment) noexcept;
 
-  void stop() noexcept;  // idempotent; joins unless called on the thread
-  bool is_on_thread() const noexcept;
+  void stop() noexcept;                // idempotent; joins unless called on the thread
+  bool is_on_thread() const noexcept;  // any thread, stop() under way or not
 
  private:
   struct Source {
@@ -75,9 +75,12 @@ class Reactor {
   std::uint64_t next_key_ = 1;
   std::vector<Task> posted_;
   std::vector<Periodic> periodic_;
-  std::mutex running_;  // held while a handler runs, so that remove() can wait for it
+  bool has_ended_ = false;  // the thread runs nothing any more
+  std::mutex running_;      // held while a handler runs, so that remove() can wait for it
+  std::mutex after_;        // held while a task of run() runs after the thread's end
   std::atomic<Nanos> wake_at_{kNever};
   std::atomic<bool> is_stopping_{false};
+  std::atomic<std::thread::id> thread_id_{};  // not asked of thread_, which stop() changes
   std::thread thread_;
 };
 

@@ -59,7 +59,7 @@ Ticket cma_accept(Engine& engine, const std::string& origin, std::uint64_t epoch
   const transport::Origin from{origin, epoch};
   auto inbound =
       transport::cma::make_inbound(engine.reactor(), engine.notices(), from, prefill_pid);
-  return engine.acceptor().expect(std::move(inbound), from, 1, kOpenWithin);
+  return engine.acceptor()->expect(std::move(inbound), from, 1, kOpenWithin);
 }
 
 PyPeer cma_open(const std::shared_ptr<Engine>& engine, const RemoteEnd& remote,

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
+#include "base/owner.h"
 #include "bindings/bind.h"
 #include "bindings/errors_py.h"
 #include "bindings/ids.h"
@@ -95,7 +97,7 @@ py::list inbound_links(Engine& self) {
   std::vector<transport::stream::InboundInfo> links;
   {
     const py::gil_scoped_release released;
-    links = self.acceptor().links();
+    links = self.acceptor()->links();
   }
   py::list out;
   for (const auto& link : links) {
@@ -152,7 +154,10 @@ void bind_peer(py::module_& m) {
 
 void bind_engine(py::module_& m) {
   py::class_<Engine, std::shared_ptr<Engine>>(m, "Engine")
-      .def(py::init<kv::Layout>(), py::arg("layout"))
+      .def(py::init([](kv::Layout layout) {
+             return std::shared_ptr<Engine>(new Engine(std::move(layout)), DeleteInOwner<Engine>());
+           }),
+           py::arg("layout"))
       .def_property_readonly("epoch", &Engine::epoch)
       .def_property_readonly("layout", &Engine::layout)
       .def(
@@ -163,13 +168,13 @@ void bind_engine(py::module_& m) {
       .def(
           "end_link",
           [](Engine& self, std::uint64_t link_id, const std::string& why) {
-            self.acceptor().end(link_id, why);
+            self.acceptor()->end(link_id, why);
           },
           py::arg("link_id"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
       .def(
           "end_epoch",
           [](Engine& self, std::uint64_t epoch, const std::string& why) {
-            self.acceptor().end_epoch(epoch, why);
+            self.acceptor()->end_epoch(epoch, why);
           },
           py::arg("epoch"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
       .def("inbound_links", &inbound_links)

@@ -28,7 +28,7 @@ Ticket loopback_accept(Engine& engine, const std::string& origin, std::uint64_t 
   const transport::Origin from{origin, epoch};
   const auto end = std::make_shared<End>(engine.notices(), from);
   const Ticket ticket =
-      engine.acceptor().expect(transport::loopback::make_inbound(end), from, 0, kOpenWithin);
+      engine.acceptor()->expect(transport::loopback::make_inbound(end), from, 0, kOpenWithin);
   transport::loopback::publish(engine.epoch(), ticket, end);
   return ticket;
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/owner.h"
 #include "bindings/bind.h"
 #include "bindings/engine_py.h"
 
@@ -88,7 +89,9 @@ PyRail make_rail(const std::shared_ptr<Engine>& engine, const std::string& nic, 
   const py::gil_scoped_release released;
   const RailOptions options{nic,         gid_index,    ib_timeout, relaxed_ordering,
                             remote_read, most_mr_bytes};
-  return {engine, std::make_shared<const Rail>(engine->reactor(), engine->layout(), options)};
+  return {engine,
+          std::shared_ptr<const Rail>(new Rail(engine->reactor(), engine->layout(), options),
+                                      DeleteInOwner<const Rail>())};
 }
 
 Endpoint make_endpoint(const py::bytes& gid, std::uint16_t lid, std::uint32_t mtu,
@@ -121,7 +124,7 @@ std::pair<transport::stream::Ticket, Endpoint> rdma_accept(Engine& engine, const
   auto inbound =
       std::make_unique<transport::rdma::RdmaInbound>(rail.rail, engine.notices(), from, remote);
   Endpoint endpoint = inbound->endpoint();
-  return {engine.acceptor().expect(std::move(inbound), from, 1, kStreamWithin),
+  return {engine.acceptor()->expect(std::move(inbound), from, 1, kStreamWithin),
           std::move(endpoint)};
 }
 

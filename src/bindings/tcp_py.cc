@@ -26,7 +26,7 @@ Ticket tcp_accept(Engine& engine, const std::string& origin, std::uint64_t epoch
   auto inbound =
       transport::tcp::make_inbound(engine.reactor(), engine.notices(), from,
                                    kv::Mapping::into_decode(prefill, engine.layout()), streams);
-  return engine.acceptor().expect(std::move(inbound), from, streams, kOpenWithin);
+  return engine.acceptor()->expect(std::move(inbound), from, streams, kOpenWithin);
 }
 
 PyPeer tcp_open(const std::shared_ptr<Engine>& engine, const RemoteEnd& remote,

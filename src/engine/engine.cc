@@ -38,17 +38,18 @@ Engine::~Engine() { close(now()); }
 
 std::uint16_t Engine::listen(const std::string& address, std::uint16_t port) {
   const std::lock_guard lock(mutex_);
+  if (is_closed_) throw Error(Errc::kValue, "the engine is closed");
   if (acceptor_) throw Error(Errc::kValue, join("already listening on port ", acceptor_->port()));
-  acceptor_ = std::make_unique<transport::stream::Acceptor>(reactor_, address, port);
+  acceptor_ = std::make_shared<transport::stream::Acceptor>(reactor_, address, port);
   acceptor_->set_epoch(epoch_);
   return acceptor_->port();
 }
 
-transport::stream::Acceptor& Engine::acceptor() {
+std::shared_ptr<transport::stream::Acceptor> Engine::acceptor() {
   const std::lock_guard lock(mutex_);
   if (is_closed_) throw Error(Errc::kValue, "the engine is closed");
   if (!acceptor_) throw Error(Errc::kValue, "the data port is not open: call listen() first");
-  return *acceptor_;
+  return acceptor_;
 }
 
 std::shared_ptr<Peer> Engine::add_peer(const transport::RemoteEnd& remote,
@@ -66,18 +67,22 @@ std::shared_ptr<Peer> Engine::add_peer(const transport::RemoteEnd& remote,
 
 void Engine::close(Nanos deadline) noexcept {
   std::vector<std::weak_ptr<Peer>> peers;
-  std::unique_ptr<transport::stream::Acceptor> acceptor;
   {
     const std::lock_guard lock(mutex_);
-    if (std::exchange(is_closed_, true)) return;
-    peers.swap(peers_);
-    acceptor.swap(acceptor_);
+    is_closed_ = true;
+    peers = peers_;  // which keeps them, so that deadlines are seen to until all are closed
   }
   notices_.close();
   for (const auto& known : peers) {
     if (const auto peer = known.lock()) peer->close(deadline);
   }
-  acceptor.reset();
+  const std::lock_guard ending(ending_);
+  std::shared_ptr<transport::stream::Acceptor> acceptor;
+  {
+    const std::lock_guard lock(mutex_);
+    acceptor.swap(acceptor_);
+  }
+  if (acceptor) acceptor->close();  // not left to its destructor: somebody may still hold it
   reactor_.stop();
 }
 

@@ -31,14 +31,16 @@ class Engine {
 
   // Opens the data port (decode). Returns it. Throws Error(kConfig).
   std::uint16_t listen(const std::string& address, std::uint16_t port);
-  // The data port's acceptor; throws Error(kValue) before listen().
-  transport::stream::Acceptor& acceptor();
+  // The data port's acceptor; throws Error(kValue) before listen(). Shared, because another thread
+  // may close the engine meanwhile.
+  std::shared_ptr<transport::stream::Acceptor> acceptor();
 
   // Takes a link over (prefill).
   std::shared_ptr<Peer> add_peer(const transport::RemoteEnd& remote,
                                  std::unique_ptr<transport::Link> link);
 
-  // Ends everything, waiting for transfers under way until `deadline`. Idempotent.
+  // Ends everything, waiting for transfers under way until `deadline`. Idempotent; of several
+  // callers none returns before all has ended, and the earliest deadline counts.
   void close(Nanos deadline) noexcept;
 
  private:
@@ -48,9 +50,10 @@ class Engine {
   const kv::Layout layout_;
   Notices notices_;
   Reactor reactor_;
+  std::mutex ending_;  // held while acceptor and reactor end; taken before mutex_
   std::mutex mutex_;
   std::vector<std::weak_ptr<Peer>> peers_;
-  std::unique_ptr<transport::stream::Acceptor> acceptor_;  // goes before the reactor
+  std::shared_ptr<transport::stream::Acceptor> acceptor_;  // goes before the reactor
   bool is_closed_ = false;
 };
 

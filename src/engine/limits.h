@@ -1,6 +1,8 @@
 // The engine's numbers, each with its reason.
 #pragma once
 
+#include <cstdint>
+
 #include "base/clock.h"
 
 namespace rdma_kv::engine {
@@ -12,6 +14,10 @@ inline constexpr Nanos kSpin = 50 * kMicrosecond;
 // Who drives a long write takes the peer's lock again and again, faster than a sleeping caller can
 // wake up to get it. Between two turns it waits this long for callers (to submit, cancel, look).
 inline constexpr Nanos kGiveWay = 200 * kMicrosecond;
+
+// Payload of the writes that are posted in a row, under the peer's lock, before callers and other
+// peers get their turn: about a millisecond for a link that copies in post().
+inline constexpr std::uint64_t kPostTurnBytes = std::uint64_t{4} << 20;
 
 // How long an abandoned write may take to stop alone before its link is broken for it.
 inline constexpr Nanos kStopGrace = 500 * kMillisecond;

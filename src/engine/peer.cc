@@ -28,7 +28,8 @@ std::shared_ptr<Peer> Peer::make(Reactor& reactor, std::shared_ptr<const kv::Map
                                  std::unique_ptr<transport::Link> link) {
   const int fd = link->fd();
   std::shared_ptr<Peer> peer(
-      new Peer(reactor, std::move(mapping), std::move(name), epoch, std::move(link)));
+      new Peer(reactor, std::move(mapping), std::move(name), epoch, std::move(link)),
+      DeleteInOwner<Peer>());
   reactor.add(fd, EPOLLONESHOT, [weak = std::weak_ptr<Peer>(peer)](std::uint32_t) {
     if (const auto self = weak.lock()) self->on_reactor();
   });
@@ -141,7 +142,12 @@ bool Peer::post_queued() noexcept {
   is_queue_full_ = false;
   is_again_ = false;
   bool moved = false;
+  std::uint64_t bytes = 0;
   while (!queued_.empty()) {
+    if (bytes >= kPostTurnBytes) {
+      is_again_ = true;
+      return true;
+    }
     Transfer& front = *queued_.front();
     if (front.state_ == State::kQueued) {
       front.state_ = State::kMoving;
@@ -150,6 +156,7 @@ bool Peer::post_queued() noexcept {
     switch (link_->post(front.write_)) {
       case transport::Post::kPosted:
         moved = true;
+        bytes += front.stats_.bytes;
         start_moving(std::move(queued_.front()));
         queued_.pop_front();
         break;
@@ -292,11 +299,10 @@ Nanos Peer::next_deadline() const noexcept {
 void Peer::begin_end(const transport::Failure& cause) noexcept {
   is_alive_.store(false, std::memory_order_release);
   is_ending_ = true;
+  is_queue_full_ = is_again_ = false;  // nothing is posted any more: do not come back for it
   quiesce_deadline_ = now() + kQuiesceGrace;
   next_deadline_ = now();
-  if (!failure_) {
-    failure_.emplace(cause.code, join("link to ", name_, " over ", transport_, ": ", cause.what));
-  }
+  failure_.emplace(cause.code, join("link to ", name_, " over ", transport_, ": ", cause.what));
 }
 
 void Peer::continue_end() noexcept {
@@ -352,15 +358,13 @@ void Peer::lose(const std::string& why) noexcept {
 void Peer::close(Nanos deadline) noexcept {
   auto lock = enter();
   is_alive_.store(false, std::memory_order_release);
-  if (!failure_) failure_.emplace(Errc::kPeerLost, join("the link to ", name_, " was closed"));
   while (link_) {
     const bool has_time = now() < deadline;
     const bool is_idle = queued_.empty() && moving_.empty();
     if (!is_ending_ && (is_idle || !has_time)) {
-      if (!is_idle) {
-        link_->break_off({Errc::kPeerLost, join("the link to ", name_, " was closed")});
-      }
-      begin_end({Errc::kPeerLost, join("the link to ", name_, " was closed")});
+      const transport::Failure cause{Errc::kPeerLost, "it was closed by this side"};
+      if (!is_idle) link_->break_off(cause);
+      begin_end(cause);
     }
     progress();
     if (now() >= next_deadline_) check_deadlines(now());
@@ -368,17 +372,24 @@ void Peer::close(Nanos deadline) noexcept {
     pollfd event{link_->fd(), POLLIN, 0};
     const bool may_sleep = link_->arm(is_queue_full_) && !is_again_;
     lock.unlock();  // the reactor leaves the link alone or helps; it never takes it away for good
-    if (may_sleep) ::poll(&event, 1, 1);
-    lock.lock();
+    if (may_sleep) {
+      ::poll(&event, 1, 1);
+    } else {
+      give_way();
+    }
+    lock = enter();
   }
 }
 
 void Peer::tick() noexcept { on_reactor(); }
 
 void Peer::on_reactor() noexcept {
-  give_way();
-  const std::lock_guard lock(mutex_);
   is_called_ = false;
+  // Looked at without the lock, too: who drives a long write holds it nearly always, and everything
+  // else of this engine would wait here.
+  if (is_driven_) return;
+  give_way();
+  const auto lock = enter();
   if (is_driven_ || !link_) return;  // who drives sees to it
   progress();
   const Nanos at = now();
@@ -387,7 +398,7 @@ void Peer::on_reactor() noexcept {
 }
 
 void Peer::call_soon() noexcept {
-  if (std::exchange(is_called_, true)) return;
+  if (is_called_.exchange(true)) return;
   reactor_.post([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->on_reactor();
   });

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/owner.h"
 #include "base/reactor.h"
 #include "engine/transfer.h"
 #include "kv/mapping.h"
@@ -38,7 +39,6 @@ class Peer : public std::enable_shared_from_this<Peer> {
   static std::shared_ptr<Peer> make(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping,
                                     std::string name, std::uint64_t epoch,
                                     std::unique_ptr<transport::Link> link);
-  ~Peer();
   Peer(const Peer&) = delete;
   Peer& operator=(const Peer&) = delete;
 
@@ -67,9 +67,11 @@ class Peer : public std::enable_shared_from_this<Peer> {
 
  private:
   friend class Transfer;
+  friend class DeleteInOwner<Peer>;
 
   Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::string name,
        std::uint64_t epoch, std::unique_ptr<transport::Link> link);
+  ~Peer();
   bool drive(Transfer& transfer, Nanos deadline) noexcept;
   void cancel(Transfer& transfer) noexcept;
   TransferStats stats_of(const Transfer& transfer) const noexcept;
@@ -111,11 +113,11 @@ class Peer : public std::enable_shared_from_this<Peer> {
   std::deque<std::shared_ptr<Transfer>> queued_;   // the front may be partly posted
   std::vector<std::shared_ptr<Transfer>> moving_;  // posted whole, or stopping
   std::vector<std::unique_ptr<kv::Plan>> spare_plans_;
-  bool is_driven_ = false;      // a waiting thread drives
-  bool is_queue_full_ = false;  // the last post found no room
-  bool is_again_ = false;       // the last post wants to go on at once
-  bool is_called_ = false;      // the reactor was asked to look soon
-  bool is_ending_ = false;      // the link is being quiesced
+  std::atomic<bool> is_driven_{false};  // a waiting thread drives; written under mutex_
+  std::atomic<bool> is_called_{false};  // the reactor was asked to look soon
+  bool is_queue_full_ = false;          // the last post found no room
+  bool is_again_ = false;               // the last post wants to go on at once
+  bool is_ending_ = false;              // the link is being quiesced
   Nanos next_deadline_ = kNever;
   Nanos quiesce_deadline_ = kNever;
   std::optional<Error> failure_;

@@ -19,6 +19,13 @@ bool in_range(Id id, std::uint64_t blocks) noexcept {
   return static_cast<std::uint64_t>(static_cast<std::int64_t>(id)) < blocks;
 }
 
+// The ids lie in the caller's memory, and another thread may change them meanwhile: what was
+// checked must be what is used.
+template <class Id>
+Id read_once(const Id& id) noexcept {
+  return static_cast<const volatile Id&>(id);
+}
+
 void check_layers(LayerRange layers, const Mapping& mapping) {
   const std::uint64_t end = std::uint64_t{layers.first} + layers.count;
   if (layers.count > 0 && end <= mapping.layers()) return;
@@ -46,10 +53,14 @@ void Plan::check_and_join(std::span<const Src> src, std::span<const Dst> dst,
   runs_.reserve(src.size());
   std::size_t i = 0;
   bool twice = false;
+  Src src_id = 0;
+  Dst dst_id = 0;
   for (; i < src.size(); ++i) {
-    if (!in_range(src[i], src_blocks) || !in_range(dst[i], dst_blocks)) break;
-    const auto s = static_cast<std::uint32_t>(src[i]);
-    const auto d = static_cast<std::uint32_t>(dst[i]);
+    src_id = read_once(src[i]);
+    dst_id = read_once(dst[i]);
+    if (!in_range(src_id, src_blocks) || !in_range(dst_id, dst_blocks)) break;
+    const auto s = static_cast<std::uint32_t>(src_id);
+    const auto d = static_cast<std::uint32_t>(dst_id);
     const std::uint64_t bit = std::uint64_t{1} << (d % 64);
     if ((seen_[d / 64] & bit) != 0) {
       twice = true;
@@ -65,16 +76,19 @@ void Plan::check_and_join(std::span<const Src> src, std::span<const Dst> dst,
     }
     runs_.push_back({s, d, 1});
   }
-  for (std::size_t j = 0; j < i; ++j) seen_[static_cast<std::uint32_t>(dst[j]) / 64] = 0;
+  for (const Run& run : runs_) {
+    const std::uint32_t last = run.dst_block + run.count - 1;
+    for (std::uint32_t word = run.dst_block / 64; word <= last / 64; ++word) seen_[word] = 0;
+  }
   if (i == src.size()) return;
   clear();
   if (twice) {
-    throw Error(Errc::kValue, join("remote block id ", dst[i], " at index ", i,
+    throw Error(Errc::kValue, join("remote block id ", dst_id, " at index ", i,
                                    " comes twice; each destination may be written once in a "
                                    "transfer; nothing was written"));
   }
-  if (!in_range(src[i], src_blocks)) bad_id("local", i, src[i], src_blocks);
-  bad_id("remote", i, dst[i], dst_blocks);
+  if (!in_range(src_id, src_blocks)) bad_id("local", i, src_id, src_blocks);
+  bad_id("remote", i, dst_id, dst_blocks);
 }
 
 void Plan::assign(const Mapping& mapping, BlockIds src, BlockIds dst, LayerRange layers) {

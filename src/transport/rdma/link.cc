@@ -245,8 +245,9 @@ bool RdmaLink::arm(bool) noexcept {
     fail(Errc::kTransfer, "ibv_req_notify_cq failed");
     return false;
   }
-  // What came between the last poll and the request is not announced.
-  return watch_side() && drain() == 0 && finished_.empty();
+  // What came between the last poll and the request is not announced. At the end nobody collects
+  // what has finished.
+  return watch_side() && drain() == 0 && (end_started_ != 0 || finished_.empty());
 }
 
 // ---- breaking and ending -------------------------------------------------------------------

@@ -75,6 +75,7 @@ struct Acceptor::Impl {
   UniqueFd listener;
   std::uint16_t port = 0;
   std::atomic<std::uint64_t> epoch{0};
+  bool is_closed = false;
   bool is_deaf = false;  // out of descriptors: does not accept until the next sweep
   std::map<std::uint64_t, Pending> pending;  // by serial number: the oldest comes first
   std::uint64_t next_serial = 1;
@@ -194,10 +195,11 @@ void Acceptor::Impl::sweep() {
     }
   }
   std::erase_if(links, [](const auto& entry) { return entry.second.inbound->is_ended(); });
-  if (std::exchange(is_deaf, false)) reactor.modify(listener.get(), EPOLLIN);
+  if (std::exchange(is_deaf, false) && !is_closed) reactor.modify(listener.get(), EPOLLIN);
 }
 
 void Acceptor::Impl::end_all(const std::string& why) {
+  if (std::exchange(is_closed, true)) return;
   reactor.remove(listener.get());
   listener.reset();
   while (!pending.empty()) drop(pending.begin()->first);
@@ -214,7 +216,9 @@ Acceptor::Acceptor(Reactor& reactor, const std::string& address, std::uint16_t p
   });
 }
 
-Acceptor::~Acceptor() {
+Acceptor::~Acceptor() { close(); }
+
+void Acceptor::close() noexcept {
   // Links live and die on the reactor's thread.
   impl_->reactor.run([&] { impl_->end_all("the data port was closed"); });
 }
@@ -234,6 +238,10 @@ Ticket Acceptor::expect(std::unique_ptr<StreamInbound> inbound, Origin origin,
   fill_random(&ticket.link_id, sizeof ticket.link_id);
   fill_random(ticket.token.data(), ticket.token.size());
   impl_->reactor.run([&] {
+    if (impl_->is_closed) {
+      inbound.reset();  // here, where it would have lived
+      throw Error(Errc::kValue, "the data port was closed");
+    }
     while (ticket.link_id == 0 || impl_->links.contains(ticket.link_id)) ++ticket.link_id;
     impl_->links.try_emplace(ticket.link_id, Expected{std::move(inbound), std::move(origin),
                                                       ticket.token, streams, now() + ttl});

@@ -52,15 +52,19 @@ class Acceptor {
  public:
   // Listens on a numeric address; port 0 picks one. Throws Error(kConfig) naming address and port.
   Acceptor(Reactor& reactor, const std::string& address, std::uint16_t port);
-  ~Acceptor();  // ends every link
+  ~Acceptor();  // as close()
   std::uint16_t port() const noexcept;
   void set_epoch(std::uint64_t epoch) noexcept;  // told to peers in the welcome
 
   // Makes room for one link of `streams` streams (1..64), which must come within `ttl`; a link of
   // 0 streams (loopback) is open at once and stays until it is ended.
   // Any thread. The token lets in each stream index once and is then worthless.
+  // Throws Error(kValue) after close().
   Ticket expect(std::unique_ptr<StreamInbound> inbound, Origin origin, std::uint16_t streams,
                 Nanos ttl);
+
+  // Ends every link, and lets no other begin. Idempotent. Any thread.
+  void close() noexcept;
 
   // Ends one link, or all of a peer's: when it returns nothing of it can land. Any thread.
   void end(std::uint64_t link_id, const std::string& why);

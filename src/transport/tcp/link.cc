@@ -386,8 +386,8 @@ Quiesce TcpLink::quiesce() noexcept {
 }
 
 bool TcpLink::arm(bool wants_post) noexcept {
+  if (is_ending_) return true;  // nobody collects what has completed
   if (!completed_.empty()) return false;
-  if (is_ending_) return true;
   if (is_broken_) return false;
   for (const auto& stream : streams_) {
     const bool wants_out = !stream->sender.is_idle() && (wants_post || !current_);

@@ -102,9 +102,9 @@ void PartSender::gather() noexcept {
     kv::Extent& extent = extents_[extent_];
     const std::uint64_t take = std::min(extent.bytes, frame_left_);
     auto* const src = reinterpret_cast<std::uint8_t*>(extent.src);
-    iovec& last = iov_[count_ - 1];
-    if (may_join && static_cast<std::uint8_t*>(last.iov_base) + last.iov_len == src) {
-      last.iov_len += take;
+    iovec* const last = may_join ? &iov_[count_ - 1] : nullptr;  // a batch may begin in a frame
+    if (last != nullptr && static_cast<std::uint8_t*>(last->iov_base) + last->iov_len == src) {
+      last->iov_len += take;
     } else {
       iov_[count_++] = {src, take};
     }
