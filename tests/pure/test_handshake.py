@@ -614,6 +614,9 @@ def listening_ports():
     found = set()
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
+            # What is no socket must not be tried: fromfd() would leave its copy open.
+            if not str(descriptor.readlink()).startswith("socket:"):
+                continue
             with socket.fromfd(int(descriptor.name), socket.AF_INET, socket.SOCK_STREAM) as line:
                 if line.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     found.add(line.getsockname()[1])
