@@ -21,6 +21,12 @@ void relax() noexcept {
 #endif
 }
 
+// As the caller gave them: the deadline was taken some microseconds before the submission.
+double seconds_between(Nanos begin, Nanos end) noexcept {
+  constexpr Nanos kStep = kMillisecond / 10;
+  return static_cast<double>((end - begin + kStep / 2) / kStep) / 1e4;
+}
+
 }  // namespace
 
 std::shared_ptr<Peer> Peer::make(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping,
@@ -45,6 +51,7 @@ Peer::Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::st
       name_(std::move(name)),
       epoch_(epoch),
       transport_(link->transport()),
+      most_runs_(link->most_runs()),
       description_(link->describe()),
       link_(std::move(link)) {}
 
@@ -77,6 +84,11 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
                                       std::uint32_t tag, Nanos deadline, Then then) {
   auto plan = take_plan();
   plan->assign(*mapping_, src, dst, layers);
+  if (plan->runs().size() > most_runs_) {
+    throw Error(Errc::kValue,
+                join(plan->runs().size(), " runs of neighbouring blocks in one write; ", transport_,
+                     " takes at most ", most_runs_, ": split the write; nothing was written"));
+  }
   auto transfer = std::make_shared<Transfer>(shared_from_this(), std::move(plan), tag, deadline);
   const auto lock = enter();
   if (!is_alive()) {
@@ -253,14 +265,14 @@ void Peer::stop(std::shared_ptr<Transfer> transfer, Error cause, Nanos at) noexc
 
 void Peer::check_deadlines(Nanos at) noexcept {
   const auto late = [&](const Transfer& transfer) {
-    return Error(Errc::kTimeout,
-                 join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", transport_,
-                      " did not finish within ",
-                      static_cast<double>(transfer.deadline_ - transfer.stats_.submitted) / 1e9,
-                      " s; it waited for ",
-                      transfer.state_ == State::kQueued ? "earlier writes to this peer"
-                                                        : "the peer to take or confirm the bytes",
-                      "; is the peer alive and KVCACHE_TIMEOUT_S long enough?"));
+    return Error(
+        Errc::kTimeout,
+        join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", transport_,
+             " did not finish within ",
+             seconds_between(transfer.stats_.submitted, transfer.deadline_), " s; it waited for ",
+             transfer.state_ == State::kQueued ? "earlier writes to this peer"
+                                               : "the peer to take or confirm the bytes",
+             "; is the peer alive and KVCACHE_TIMEOUT_S long enough?"));
   };
   std::vector<std::shared_ptr<Transfer>> expired;
   bool is_stuck = false;

@@ -69,6 +69,9 @@ class Link {
   // another before the last one answered kPosted. Several posted writes may be under way.
   [[nodiscard]] virtual Post post(Write& write) noexcept = 0;
 
+  // Runs of neighbouring blocks that one write may have.
+  virtual std::size_t most_runs() const noexcept { return SIZE_MAX; }
+
   // Whether post() moves the bytes itself, on the calling thread, instead of handing them to a NIC
   // or a socket: then who asks for an asynchronous write must not be the one that posts it.
   virtual bool copies_in_post() const noexcept { return false; }

@@ -55,6 +55,7 @@ class TcpLink final : public Link {
   int fd() const noexcept override { return epoll_.get(); }
   bool arm(bool wants_post) noexcept override;
   LinkCounters counters() const noexcept override;
+  std::size_t most_runs() const noexcept override { return stream::kMostRuns; }  // of one part
   const char* transport() const noexcept override { return "tcp"; }
   std::string describe() const override;
 
