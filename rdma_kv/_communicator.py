@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import numbers
 import operator
 import os
-import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
@@ -16,32 +12,21 @@ from typing import Any
 
 import zmq
 
-from rdma_kv import _core, _logging
-from rdma_kv import _messages as wire
+from rdma_kv import _logging
 from rdma_kv._arguments import BlockIds, Role, as_ids, check_host, check_port, check_role, whole
-from rdma_kv._auth import load_keys
 from rdma_kv._config import Config
-from rdma_kv._control import ControlLoop
 from rdma_kv._errors import TransferTimeout
 from rdma_kv._handshake import DEFAULT_TIMEOUT_S
-from rdma_kv._listening import Listening
-from rdma_kv._network import boot_id, interface_address
-from rdma_kv._peers import Peers, Remote
-from rdma_kv._rails import open_rails
-from rdma_kv._side import Side
+from rdma_kv._parts import Parts
 from rdma_kv._stats import Notice, PeerInfo, Stats
-from rdma_kv._tensors import Cache, check_rank, describe_cache
+from rdma_kv._tensors import check_rank, describe_cache
 from rdma_kv._transfer import Transfer, readable
 from rdma_kv._verify import write_verified
-
-MOST_TAG = 2**32 - 1
+from rdma_kv._write_call import WriteCall, check_tag, check_timeout, wait_for
 
 CLOSE_TIMEOUT_S = 5.0
 # Nobody watches an interpreter that exits: transfers under way get less time then.
 _EXIT_TIMEOUT_S = 1.0
-
-# Longer waits are cut: neither the system's clocks nor its poll() count up to infinity.
-_MOST_SECONDS = 7 * 24 * 3600.0
 
 _CLOSED = "communicator is closed"
 # All that are open: fork() copies them, but neither their threads nor their connections.
@@ -126,7 +111,7 @@ class RDMACommunicator:
         )
         self._layers = self._cache.layers
         self._reconnect = reconnect
-        self._parts = _Parts(self._role, self._config, self._cache, gpu_idx, number)
+        self._parts = Parts(self._role, self._config, self._cache, gpu_idx, number)
         self._engine = self._parts.side.engine
         self._peers = self._parts.peers
         self._why_unusable = _CLOSED
@@ -188,7 +173,7 @@ class RDMACommunicator:
         """
         self._check("prefill", "connect")
         host, number = check_host(ip), check_port(port)
-        seconds = _check_timeout(timeout_s, DEFAULT_TIMEOUT_S)
+        seconds = check_timeout(timeout_s, DEFAULT_TIMEOUT_S)
         if number == 0:
             raise ValueError("port is 0: connect to the port that decode tells by its `port`")
         try:
@@ -290,9 +275,9 @@ class RDMACommunicator:
             TransferTimeout: They did not come in time; says how many did, and who is connected.
         """
         self._check("decode", "received")
-        tag = _check_tag(tag, least=1)
+        tag = check_tag(tag, least=1)
         count = whole("count", count, 1)
-        seconds = _check_timeout(timeout_s, self._config.timeout_s)
+        seconds = check_timeout(timeout_s, self._config.timeout_s)
         here = self._engine.wait_notices(tag, count, seconds)
         if here < count:
             names = self._parts.connected_names()
@@ -352,8 +337,8 @@ class RDMACommunicator:
 
     def close(self, *, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """End everything: waits that long for writes under way, says goodbye. Idempotent."""
-        if self._finalizer.detach() is not None:
-            self._parts.shut_down(timeout_s)
+        self._finalizer.detach()
+        self._parts.shut_down(timeout_s)
 
     def __enter__(self) -> RDMACommunicator:
         return self
@@ -397,20 +382,20 @@ class RDMACommunicator:
         tag: int,
         after: Any,
         timeout_s: float | None,
-    ) -> _Write:
+    ) -> WriteCall:
         self._check("prefill", "write_cache")
-        write = _Write(
+        write = WriteCall(
             self._peers,
             self._peers.require(ip, port),
             as_ids(local, "local_block_ids"),
             as_ids(remote, "remote_block_ids"),
             *self._check_layers(layer_idx),
-            _check_tag(tag, least=0),
-            time.monotonic() + _check_timeout(timeout_s, self._config.timeout_s),
+            check_tag(tag, least=0),
+            time.monotonic() + check_timeout(timeout_s, self._config.timeout_s),
             self._reconnect,
         )
         if after is not None:
-            _wait_for(after)
+            wait_for(after)
         return write
 
     def _check_layers(self, layer_idx: int | range | None) -> tuple[int, int]:
@@ -439,143 +424,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-class _Write:
-    """One call of write_cache: its arguments, checked, and whether it may still connect anew."""
-
-    def __init__(
-        self,
-        peers: Peers,
-        target: Any,
-        local: BlockIds,
-        remote: BlockIds,
-        first_layer: int,
-        layer_count: int,
-        tag: int,
-        deadline: float,
-        may_reconnect: bool,
-    ) -> None:
-        self._peers = peers
-        self._target = target
-        self._what = (local, remote, first_layer, layer_count, tag)
-        self._deadline = deadline
-        self._may_reconnect = may_reconnect
-
-    def remote(self) -> Remote:
-        """The peer; connects again, first, when it is down and that is allowed.
-
-        A write that has begun is never repeated: decode may have been told of it already.
-        """
-        remote: Remote | None = self._target.remote
-        if remote is not None and remote.is_alive:
-            return remote
-        return self._peers.revive(self._target, self._left_s(), allowed=self._may_reconnect)
-
-    def arguments(self) -> tuple[BlockIds, BlockIds, int, int, int, float]:
-        """For the core; the deadline counts from the call, reconnecting included."""
-        return (*self._what, self._left_s())
-
-    def _left_s(self) -> float:
-        return max(0.0, self._deadline - time.monotonic())
-
-
-def _check_tag(tag: int, *, least: int) -> int:
-    if isinstance(tag, bool) or not hasattr(tag, "__index__"):
-        raise TypeError(f"tag is {tag!r}; give a whole number")
-    number = operator.index(tag)
-    if not least <= number <= MOST_TAG:
-        raise ValueError(f"tag is {number}; must be from {least} to {MOST_TAG}")
-    return number
-
-
-def _check_timeout(timeout_s: float | None, default_s: float) -> float:
-    if timeout_s is None:
-        return default_s
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, numbers.Real):
-        raise TypeError(f"timeout_s is {timeout_s!r}; give a number of seconds")
-    if not timeout_s >= 0:  # NaN too
-        raise ValueError(f"timeout_s is {timeout_s}; must be 0 or more")
-    return min(float(timeout_s), _MOST_SECONDS)
-
-
-def _wait_for(after: Any) -> None:
-    """Source order: the blocks are host memory, so waiting here is all that is needed."""
-    synchronize = getattr(after, "synchronize", None)
-    if not callable(synchronize):
-        raise ValueError(
-            f"after is a {type(after).__name__}; give something with a synchronize() method, "
-            "such as a torch.cuda.Event"
-        )
-    synchronize()
-
-
-class _Parts:
-    """All that has to be shut down, without a reference to the communicator."""
-
-    def __init__(self, role: Role, config: Config, cache: Cache, gpu_idx: int, port: int) -> None:
-        self.pid = os.getpid()
-        self._lock = threading.Lock()
-        self._is_shut_down = False
-        keys = load_keys(config.auth_key_file) if config.auth_key_file else None
-        address = interface_address(config.socket_ifname)
-        with contextlib.ExitStack() as undo:
-            is_rank_declared = role == "prefill" or cache.tp_size != 0
-            if not is_rank_declared:
-                cache = dataclasses.replace(cache, tp_size=1)
-            engine = _core.Engine(cache.layout())
-            undo.callback(engine.close, 0.0)
-            rails, no_rdma = open_rails(
-                engine,
-                config,
-                gpu_idx,
-                is_flushed_by_reading=role == "decode" and bool(config.gdrcopy_flush_enable),
-            )
-            host = wire.Host(boot_id=boot_id(), pid=os.getpid())
-            self.side = Side(engine, config, host, keys, rails, no_rdma, is_rank_declared)
-            self._context: zmq.Context[Any] = zmq.Context()
-            undo.callback(self._context.term)
-            self._loop = ControlLoop(f"rdma_kv {role}")
-            undo.callback(self._loop.discard)
-            self.peers = Peers(self._loop, self._context, self.side)
-            self.port = port
-            self._listening: Listening | None = None
-            if role == "decode":
-                self._listening = Listening(self._loop, self._context, self.side, address, port)
-                self.port = self._listening.port
-            self._loop.start()
-            undo.pop_all()
-
-    def connected_names(self) -> list[str]:
-        """Who talks to this decode side."""
-        return self._listening.sessions.names() if self._listening else []
-
-    def shut_down(self, timeout_s: float) -> None:
-        """In this order: transfers, goodbyes, the control thread, the core, ZeroMQ. Once."""
-        with self._lock:
-            if self._is_shut_down or os.getpid() != self.pid:  # a fork has none of the threads
-                return
-            self._is_shut_down = True
-        deadline = time.monotonic() + timeout_s
-
-        def left_s() -> float:
-            return max(0.0, deadline - time.monotonic())
-
-        self.peers.close(left_s)
-        if self._listening:
-            self._loop.run(self._listening.close, left_s() + 1.0)
-        has_stopped = self._loop.stop(left_s() + 1.0)
-        self.side.engine.close(left_s())
-        if has_stopped:
-            self._end_zeromq(left_s() + 1.0)
-        # A closed communicator that somebody keeps must not keep memory registered.
-        self.side.rails.clear()
-
-    def _end_zeromq(self, timeout_s: float) -> None:
-        """term() waits for every socket, and a handshake on another thread may hold one."""
-        ending = threading.Thread(target=self._context.term, name="rdma_kv end", daemon=True)
-        try:
-            ending.start()
-        except RuntimeError:  # the interpreter exits, and with it all of ZeroMQ
-            return
-        ending.join(timeout_s)
