@@ -3,10 +3,10 @@
 
 BUILD_PACKAGES=(g++ ccache git libibverbs-dev python3 python3-venv python3-dev)
 VM_PACKAGES=(
-  qemu-system-x86 linux-image-amd64 busybox-static kmod iproute2 # the guest
+  qemu-system-x86 linux-image-amd64 busybox-static kmod file # the guest; virtme-ng asks `file`
   rdma-core ibverbs-providers ibverbs-utils perftest             # its RDMA tools
   python3-pyverbs python3-zmq python3-msgpack python3-numpy      # the independent peer
-  iproute2 iperf3
+  iproute2 iperf3                                               # links, rates
 )
 
 # ensure_packages NAME...: installs what is missing when root, else says what to ask for.
