@@ -27,9 +27,6 @@ class Layout {
 
   const Geometry& geometry() const noexcept { return geometry_; }
   std::uint32_t region_count() const noexcept { return static_cast<std::uint32_t>(bases_.size()); }
-  std::uint32_t region_index(std::uint32_t layer, std::uint32_t tensor) const noexcept {
-    return layer * static_cast<std::uint32_t>(geometry_.tensors.size()) + tensor;
-  }
   std::uint64_t base(std::uint32_t region) const noexcept { return bases_[region]; }
   Region region(std::uint32_t index) const noexcept;
   bool has_device_memory() const noexcept;
