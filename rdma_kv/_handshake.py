@@ -48,6 +48,8 @@ DEFAULT_STREAMS = 1
 _GREETING_TIMEOUT_S = 5.0
 # Heartbeats that a peer may leave unread before they are dropped.
 _SEND_QUEUE = 64
+# Messages of decode that may wait here; with the bound on their size a bound on memory.
+_RECEIVE_QUEUE = 16
 
 _HANDSHAKE_FAILED = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH,
@@ -201,6 +203,7 @@ class _Handshake:
         line.linger = 0
         line.maxmsgsize = wire.MOST_MESSAGE_BYTES
         line.sndhwm = _SEND_QUEUE
+        line.rcvhwm = _RECEIVE_QUEUE
         line.handshake_ivl = max(1, int(self._deadline.timeout_s * 1000))
         line.ipv6 = ":" in self._address
         if keys := self._side.keys:
