@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
@@ -27,6 +28,7 @@ from rdma_kv._errors import (
 )
 from rdma_kv._greeting import NotZeroMqError, read_mechanism
 from rdma_kv._network import endpoint, resolve
+from rdma_kv._probe import nonce_for
 from rdma_kv._ranks import as_seen_by_prefill
 from rdma_kv._side import (
     TRANSPORTS,
@@ -303,7 +305,7 @@ class _Handshake:
         )
         try:
             if name == "cma" and welcome.offers.cma:
-                return _core.cma_open(side.engine, remote, _as_dict(welcome.offers.cma))
+                return _core.cma_open(side.engine, remote, _checked(welcome, side.epoch))
             if name == "loopback":
                 return _core.loopback_open(side.engine, remote)
             if connector and welcome.offers.rdma and opened.rdma:
@@ -406,5 +408,8 @@ class _Handshake:
         return self._say(f"gave up after {seconds:g} s waiting for {what}")
 
 
-def _as_dict(offer: wire.CmaOffer) -> dict[str, Any]:
-    return {name: getattr(offer, name) for name in offer.__struct_fields__}
+def _checked(welcome: wire.Welcome, prefill_epoch: int) -> dict[str, Any]:
+    """The offer of cma, with the nonce that decode must have rather than the one it sent."""
+    offer = welcome.offers.cma
+    nonce = nonce_for(prefill_epoch, welcome.epoch, welcome.geometry, welcome.bases)
+    return msgspec.structs.asdict(offer) | {"probe_nonce": nonce} if offer else {}
