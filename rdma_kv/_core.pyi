@@ -103,8 +103,11 @@ class Peer:
         layer_count: int,
         tag: int,
         timeout_s: float,
+        notify: bool = True,
     ) -> Transfer:
-        """src, dst: list, tuple, or buffer of int32/int64, 1-D. Raises before anything moves."""
+        """src, dst: list, tuple, or buffer of int32/int64, 1-D. Raises before anything moves.
+
+        notify: send a notice with the tag; without, the tag only serves revoke()."""
     def write_wait(
         self,
         src: Any,
@@ -113,6 +116,7 @@ class Peer:
         layer_count: int,
         tag: int,
         timeout_s: float,
+        notify: bool = True,
     ) -> None:
         """write() and wait() in one, with the calling thread driving the link: the fast way.
 

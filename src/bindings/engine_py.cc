@@ -25,28 +25,27 @@ using transport::RemoteEnd;
 constexpr double kInterruptedWait = 5.0;
 
 std::shared_ptr<engine::Transfer> write(const PyPeer& self, py::handle src, py::handle dst,
-                                        std::uint32_t first_layer, std::uint32_t layer_count,
-                                        std::uint32_t tag, double timeout_s,
-                                        engine::Peer::Then then) {
+                                        kv::LayerRange layers, engine::Label label,
+                                        double timeout_s, engine::Peer::Then then) {
   const IdList src_ids(src, "local");
   const IdList dst_ids(dst, "remote");
   const py::gil_scoped_release released;
-  return self.peer->write(src_ids.view(), dst_ids.view(), {first_layer, layer_count}, tag,
-                          deadline_after(timeout_s), then);
+  return self.peer->write(src_ids.view(), dst_ids.view(), layers, label, deadline_after(timeout_s),
+                          then);
 }
 
 PyTransfer write_async(const PyPeer& self, py::handle src, py::handle dst,
                        std::uint32_t first_layer, std::uint32_t layer_count, std::uint32_t tag,
-                       double timeout_s) {
-  return {
-      write(self, src, dst, first_layer, layer_count, tag, timeout_s, engine::Peer::Then::kReturn),
-      self.engine};
+                       double timeout_s, bool notify) {
+  return {write(self, src, dst, {first_layer, layer_count}, {tag, notify}, timeout_s,
+                engine::Peer::Then::kReturn),
+          self.engine};
 }
 
 void write_wait(const PyPeer& self, py::handle src, py::handle dst, std::uint32_t first_layer,
-                std::uint32_t layer_count, std::uint32_t tag, double timeout_s) {
-  const auto transfer =
-      write(self, src, dst, first_layer, layer_count, tag, timeout_s, engine::Peer::Then::kWait);
+                std::uint32_t layer_count, std::uint32_t tag, double timeout_s, bool notify) {
+  const auto transfer = write(self, src, dst, {first_layer, layer_count}, {tag, notify}, timeout_s,
+                              engine::Peer::Then::kWait);
   try {
     wait_with_signals(kNever, [&](Nanos until) { return transfer->wait(until); });
   } catch (...) {  // a signal: nothing of this write may land after the caller has left
@@ -178,9 +177,9 @@ RemoteEnd make_remote_end(const Engine& local, const std::string& name, const st
 void bind_peer(py::module_& m) {
   py::class_<PyPeer>(m, "Peer")
       .def("write", &write_async, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
-           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"))
+           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true)
       .def("write_wait", &write_wait, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
-           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"))
+           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true)
       .def_property_readonly("alive", [](const PyPeer& self) { return self.peer->is_alive(); })
       .def_property_readonly("name", [](const PyPeer& self) { return self.peer->name(); })
       .def_property_readonly("epoch", [](const PyPeer& self) { return self.peer->epoch(); })

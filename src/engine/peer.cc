@@ -84,7 +84,7 @@ std::unique_ptr<kv::Plan> Peer::take_plan() {
 }
 
 std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::LayerRange layers,
-                                      std::uint32_t tag, Nanos deadline, Then then) {
+                                      Label label, Nanos deadline, Then then) {
   auto plan = take_plan();
   plan->assign(*mapping_, src, dst, layers);
   if (plan->runs().size() > most_runs_) {
@@ -92,17 +92,17 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
                 join(plan->runs().size(), " runs of neighbouring blocks in one write; ", transport_,
                      " takes at most ", most_runs_, ": split the write; nothing was written"));
   }
-  auto transfer = std::make_shared<Transfer>(shared_from_this(), std::move(plan), tag, deadline);
+  auto transfer = std::make_shared<Transfer>(shared_from_this(), std::move(plan), label, deadline);
   const auto lock = enter();
   if (!is_alive()) {
     throw Error(Errc::kPeerLost,
                 join("write of ", name_of(*transfer->plan_), " to ", name_, " over ", transport_,
                      ": the link is down: ", failure_ ? failure_->what() : "it was closed"));
   }
-  if (revoked_.contains(tag)) {
+  if (revoked_.contains(label.tag)) {
     throw Error(Errc::kRevoked, revoked(*transfer));
   }
-  if (transfer->write_.plan->empty() && tag == 0) {  // nothing to move, nobody to tell
+  if (transfer->write_.plan->empty() && transfer->write_.tag == 0) {  // nothing to move, nobody to tell
     complete(*transfer, std::nullopt);
     return transfer;
   }

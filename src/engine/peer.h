@@ -56,7 +56,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   };
   // Throws Error(kValue) for bad ids (nothing moved) and Error(kPeerLost) when the link is down.
   std::shared_ptr<Transfer> write(kv::BlockIds src, kv::BlockIds dst, kv::LayerRange layers,
-                                  std::uint32_t tag, Nanos deadline, Then then = Then::kReturn);
+                                  Label label, Nanos deadline, Then then = Then::kReturn);
 
   bool is_alive() const noexcept { return is_alive_.load(std::memory_order_acquire); }
   std::optional<Error> failure() const;  // why it is not alive
