@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -63,8 +64,10 @@ class Conductor:
         self._crew.start_decodes()
         self._until(lambda: all(one.is_ready for one in self._crew.decodes), _READY_WITHIN_S)
         self._crew.start_prefills()
-        self._take_checkpoint()
         self._begun = time.monotonic()
+        self._take_checkpoint()
+        self._begun += self.outcome.checkpoints[0].at_s
+        self.outcome.checkpoints[0] = replace(self.outcome.checkpoints[0], at_s=0.0)
         for prefill in self._crew.prefills:
             prefill.child.send("go")
 

@@ -15,6 +15,7 @@ from .cache_file import CacheFile
 from .content import Content
 from .geometry import Geometry, decode_geometry
 from .manifest import Entry, Manifest, slot_of, tag_of
+from .process import trim_memory
 from .settings import SLOTS_PER_WRITER, Settings
 
 _BIND_WITHIN_S = 10.0
@@ -90,6 +91,7 @@ class Decode:
     def _obey(self, what: str, *arguments: Any) -> bool:
         if what == "calm":
             self._take_notices()
+            trim_memory()
             self._send("calm", self._comm.stats().inbound_links)
         elif what == "revoke":
             threading.Thread(target=self._revoke, args=arguments, daemon=True).start()

@@ -66,4 +66,5 @@ def owners_of_blocks(settings: Settings, peer: int) -> Ids:
     found = np.array(owners[: settings.blocks], np.int64)
     for writer in range(settings.writers):  # each has at least a few, whatever the dice say
         found[writer * 8 : writer * 8 + 8] = writer
+    found[-4:] = NOBODY
     return found

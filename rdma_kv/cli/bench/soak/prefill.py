@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import gc
 import os
 import sys
 import threading
@@ -21,6 +20,7 @@ from .gate import Gate
 from .geometry import decode_geometry, owners_of_blocks
 from .manifest import Manifest
 from .mirror import Lives
+from .process import trim_memory
 from .settings import SLOTS_PER_WRITER, Settings
 from .tally import Tally
 from .writer import Neighbours, Source, Writer
@@ -155,7 +155,7 @@ class Prefill:
             writer.check_all()
             writer.send_tally()
             writer.last_progress = time.monotonic()
-        gc.collect()
+        trim_memory()
         self._send("tally", tally)
         self._send("calm")
 

@@ -22,6 +22,7 @@ class Progress:
         self._console = console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._shown_at = 0.0
+        self._has_begun = False
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -34,9 +35,11 @@ class Progress:
 
     def show(self, outcome: Outcome) -> None:
         now = time.monotonic()
-        if now - self._shown_at < (_LIVE_EVERY_S if self._live else _PLAIN_EVERY_S):
+        has_begun = outcome.tally.writes > 0
+        is_due = now - self._shown_at > (_LIVE_EVERY_S if self._live else _PLAIN_EVERY_S)
+        if not is_due and has_begun == self._has_begun:
             return
-        self._shown_at = now
+        self._shown_at, self._has_begun = now, has_begun
         line = progress_line(outcome)
         if self._live:
             self._live.update(Text(line), refresh=True)
