@@ -9,10 +9,11 @@ import os
 import time
 from dataclasses import dataclass, field
 
+from rdma_kv.cli.bench.child_process import Child
+
 from . import cache_file, decode, manifest, prefill
 from .content import Content
 from .geometry import decode_geometry
-from .process import Child
 from .settings import Settings
 
 

@@ -9,13 +9,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from rdma_kv import Config, ConfigError, RDMACommunicator, RdmaKvError
+from rdma_kv.cli.bench.child_process import trim_memory
 from rdma_kv.cli.local import local_environment
 
 from .cache_file import CacheFile
 from .content import Content
 from .geometry import Geometry, decode_geometry
 from .manifest import Entry, Manifest, slot_of, tag_of
-from .process import trim_memory
 from .settings import SLOTS_PER_WRITER, Settings
 
 _BIND_WITHIN_S = 10.0

@@ -6,10 +6,11 @@ import random
 import time
 
 from rdma_kv import RDMACommunicator
+from rdma_kv.cli.bench.ports import listening_ports
 
 from .crew import Crew, Decode
 from .settings import Settings
-from .strangers import Strangers, listening_ports
+from .strangers import Strangers
 
 _WEIGHTS = {
     "kill a decode": 4,

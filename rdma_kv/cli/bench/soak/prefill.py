@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rdma_kv import Config, RDMACommunicator
+from rdma_kv.cli.bench.child_process import trim_memory
 from rdma_kv.cli.local import local_environment
 
 from .content import Content, Ids
@@ -20,7 +21,6 @@ from .gate import Gate
 from .geometry import decode_geometry, owners_of_blocks
 from .manifest import Manifest
 from .mirror import Lives
-from .process import trim_memory
 from .settings import SLOTS_PER_WRITER, Settings
 from .tally import Tally
 from .writer import Neighbours, Source, Writer

@@ -8,31 +8,13 @@ import random
 import socket
 import struct
 import time
-from pathlib import Path
 
 import zmq
 
 from rdma_kv.cli.local import HOST
 
-_LISTENING = "0A"
 _HELLO_FRAME = 1
 _WRITE_FRAME = 3
-
-
-def listening_ports(pid: int) -> list[int]:
-    """Of one process of this user, read from the system: no port is told by its owner."""
-    inodes = set()
-    for link in (Path("/proc") / str(pid) / "fd").iterdir():
-        with contextlib.suppress(OSError):
-            name = str(link.readlink())
-            if name.startswith("socket:["):
-                inodes.add(name[8:-1])
-    found = []
-    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == _LISTENING and fields[9] in inodes:
-            found.append(int(fields[1].rpartition(":")[2], 16))
-    return found
 
 
 class Strangers:
