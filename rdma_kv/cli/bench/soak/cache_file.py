@@ -40,7 +40,16 @@ class CacheFile:
                 os.close(descriptor)
         self.geometry = geometry
         self.memory: Bytes = np.frombuffer(self._map, np.uint8)
-        self.confirmed: Words = self.memory[:HEADER_BYTES].view(np.uint64)
+        header: Words = self.memory[:HEADER_BYTES].view(np.uint64)
+        self.confirmed, self._epoch = header[:-1], header[-1:]
+
+    @property
+    def epoch(self) -> int:
+        """Of the decode whose memory this is; 0: it has not said so yet."""
+        return int(self._epoch[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch[0] = epoch
 
 
 class Outside:

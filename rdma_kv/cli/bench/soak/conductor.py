@@ -185,11 +185,10 @@ class Conductor:
             sender.is_calm = True
         elif what == "calm":
             self._calm_decodes.add(sender.peer)
-        elif what == "told":
-            action, error, message = arguments
-            tally.counts[f"{action}s"] += 1
-            if error:
-                tally.add_error(f"{action}: {error}", message)
+        elif what == "done":
+            tally.counts[arguments[0]] += 1
+        elif what == "error":
+            tally.add_error(*arguments)
         elif what == "stopped":
             sender.has_stopped = True
         elif what == "hung":

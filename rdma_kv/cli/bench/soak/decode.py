@@ -64,6 +64,7 @@ class Decode:
 
     def serve(self) -> None:
         with self._comm:
+            self._cache.set_epoch(self._comm.epoch)
             self._send("ready", self._comm.port)
             sources: list[Any] = [self._comm.fileno(), self._pipe]
             while True:
@@ -91,10 +92,13 @@ class Decode:
     def _obey(self, what: str, *arguments: Any) -> bool:
         if what == "calm":
             self._take_notices()
+            self._tell_departures()
             trim_memory()
             self._send("calm", self._comm.stats().inbound_links)
-        elif what == "revoke":
-            threading.Thread(target=self._revoke, args=arguments, daemon=True).start()
+        elif what == "revoke tag":
+            threading.Thread(target=self._revoke_tag, args=arguments, daemon=True).start()
+        elif what == "revoke peer":
+            threading.Thread(target=self._revoke_peer, args=arguments, daemon=True).start()
         return what != "stop"
 
     def _take_notices(self) -> None:
@@ -131,25 +135,48 @@ class Decode:
 
     # ---- revoking
 
-    def _revoke(self, slot: int) -> None:
+    def _revoke_tag(self, slot: int) -> None:
         """Takes back the write of a slot, whatever it is just doing; then it must lie still."""
         entry = self._manifest.read(slot)
         if entry.peer != self._peer or entry.sequence == 0:
             return
-        comm: Any = self._comm
         tag = tag_of(slot, entry.sequence)
         try:
-            comm.revoke(tag)
+            self._comm.revoke(tag)
+            before = self._digest(entry)
+            # Its notice may have been dropped: its writer need not wait for it.
+            self._cache.confirmed[slot] = entry.sequence
+            time.sleep(_REVOKED_FOR_S)
+            after = self._digest(entry)
+            if self._is_untouched(slot, entry):
+                self._send("done", "revoked writes that lay still")
+                if before != after:
+                    self._send(
+                        "failure", f"decode {self._peer}: blocks changed after revoke({tag})"
+                    )
+            self._comm.allow(tag)
+            self._send("done", "revokes of a tag")
         except RdmaKvError as error:
-            self._send("told", "revoke", type(error).__name__, str(error))
+            self._send("error", f"revoke: {type(error).__name__}", str(error))
+
+    def _revoke_peer(self, number: int) -> None:
+        """Its writers see their writes fail; it may come back by connect()."""
+        peers = self._comm.peers()
+        if not peers:
             return
-        before = self._digest(entry)
-        time.sleep(_REVOKED_FOR_S)
-        after = self._digest(entry)
-        if before != after and self._is_untouched(slot, entry):
-            self._send("failure", f"decode {self._peer}: blocks changed after revoke({tag})")
-        comm.allow(tag)
-        self._send("told", "revoke", "", "")
+        try:
+            self._comm.revoke(peers[number % len(peers)])
+            self._send("done", "revokes of a peer")
+        except RdmaKvError as error:
+            self._send("error", f"revoke: {type(error).__name__}", str(error))
+
+    def _tell_departures(self) -> None:
+        """While everybody is well, nothing may be left that could still land."""
+        for departure in self._comm.poll_departed():
+            how = "quiesced" if departure.is_quiesced else "not quiesced"
+            self._send("done", f"departures, {how}")
+        for left in self._comm.unquiesced():
+            self._send("failure", f"decode {self._peer}, with all peers well: {left}")
 
     def _is_untouched(self, slot: int, entry: Entry) -> bool:
         """Whether no slot of its writer has begun anything new on these blocks since."""

@@ -26,6 +26,7 @@ class Throw:
     layer_count: int
     ids: Ids
     has_tag: bool
+    is_pinned: bool  # to the life of the decode that is there when it begins
     timeout_s: float
     cancel_after_s: float | None
     is_sync: bool
@@ -60,7 +61,16 @@ class Dice:
         """A plain one, which must succeed."""
         ids = self._some(self._owned[peer])
         return Throw(
-            peer, transport, 0, self._settings.layers, ids, True, NORMAL_DEADLINE_S, None, True
+            peer,
+            transport,
+            0,
+            self._settings.layers,
+            ids,
+            True,
+            False,
+            NORMAL_DEADLINE_S,
+            None,
+            True,
         )
 
     def shuffled(self, count: int) -> Ids:
@@ -87,6 +97,7 @@ class Dice:
             count,
             ids,
             has_tag,
+            self.chance(0.5),
             timeout_s,
             cancel_after_s,
             is_sync,

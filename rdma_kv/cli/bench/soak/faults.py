@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 
-from rdma_kv import RDMACommunicator
 from rdma_kv.cli.bench.ports import listening_ports
 
 from .crew import Crew, Decode
@@ -17,7 +16,8 @@ _WEIGHTS = {
     "stop a decode": 4,
     "stop a prefill": 2,
     "strangers": 8,
-    "revoke a write": 4,
+    "revoke a tag": 4,
+    "revoke a peer": 2,
 }
 
 
@@ -27,11 +27,6 @@ class Faults:
         self._crew = crew
         self._random = random.Random(f"faults {settings.seed}")
         self._strangers = Strangers(settings.seed)
-        self._kinds = [
-            kind
-            for kind in _WEIGHTS
-            if kind != "revoke a write" or hasattr(RDMACommunicator, "revoke")
-        ]
         self._next_at = time.monotonic() + self._pause_s()
 
     def inject_due(self) -> str | None:
@@ -40,7 +35,7 @@ class Faults:
         if not self._settings.faults or time.monotonic() < self._next_at:
             return None
         self._next_at = time.monotonic() + self._pause_s()
-        kind = self._random.choices(self._kinds, [_WEIGHTS[k] for k in self._kinds])[0]
+        kind = self._random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
         if kind == "stop a prefill":
             prefill = self._random.choice(self._crew.prefills)
             if prefill.resume_at is None:
@@ -67,7 +62,9 @@ class Faults:
         elif kind == "strangers":
             return self._strangers.visit(listening_ports(decode.child.pid), int(decode.port))
         else:
-            decode.child.send("revoke", self._random.randrange(self._settings.slots))
+            decode.child.send(
+                kind.replace(" a ", " "), self._random.randrange(self._settings.slots)
+            )
         return kind
 
     def _stop_s(self) -> float:

@@ -146,6 +146,9 @@ class Prefill:
         tally = Tally()
         self._connect_all(tally)
         time.sleep(_SETTLE_S)
+        for transport, comm in self._neighbours.comms.items():
+            for left in comm.unquiesced():
+                tally.fail(f"prefill over {transport}, with all peers well: {left}")
         for lives in self._neighbours.lives:
             lives.forget_old()
             for problem in lives.current().tighten():

@@ -206,6 +206,7 @@ class Writer(threading.Thread):
                 layers,
                 tag=tag,
                 timeout_s=throw.timeout_s,
+                peer_epoch=(under_way.life.cache.epoch or None) if throw.is_pinned else None,
             )
         except RdmaKvError as error:
             under_way.error = error
@@ -249,6 +250,8 @@ class Writer(threading.Thread):
             self._note(
                 life.settle_success(write) if life is written else life.settle_failure(write)
             )
+        if throw.is_pinned and written is not under_way.life and under_way.life.cache.epoch:
+            self._tally.fail(f"{write.what} landed in a life of decode that it was not meant for")
         self._tally.writes += 1
         self._tally.bytes_written += write.bytes
         self._tally.add_time(throw.transport, under_way.seconds)
