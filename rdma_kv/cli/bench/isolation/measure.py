@@ -57,6 +57,12 @@ class Ratio:
         return cls(statistics.median(rounds), float(low), float(high))
 
 
+def quiet_ratio(calm: Sequence[Times], ill: Sequence[Times]) -> float:
+    """Of the p99 of the quieter quarter: others disturb some phases, a fault of ours each."""
+    quiet = [np.percentile([_percentile(t, 99) for t in phases], 25) for phases in (calm, ill)]
+    return float(quiet[1] / quiet[0])
+
+
 @dataclass(frozen=True)
 class Row:
     """One kind of sickness over one transport, in one mode."""
@@ -71,6 +77,7 @@ class Row:
     sick_p99_us: float
     p50_ratio: Ratio
     p99_ratio: Ratio
+    p99_quiet_ratio: float
     prefill_cores: float
     decode_cores: float
     flooder_cores: float
@@ -140,6 +147,7 @@ def _row(transport: str, kind: str, mode: str, series: Series, cost: _Cost) -> R
         _percentile(ill, 99),
         Ratio.of(pairs, 50),
         Ratio.of(pairs, 99),
+        quiet_ratio(series.calm_us, series.sick_us),
         cost.prefill_s / cost.seconds,
         cost.decode_s / cost.seconds,
         cost.flooder_s / cost.seconds,

@@ -15,7 +15,7 @@ from .outcome import Outcome
 from .resources import Checkpoint, Resources, dev_shm_entries, memory_regions
 from .settings import Settings
 
-_READY_WITHIN_S = 60.0
+_READY_WITHIN_S = 180.0  # an emulated machine is slow to start Python
 _POLL_S = 0.05
 # After the last fault, before everybody is asked to be well.
 _RECOVER_S = 0.5

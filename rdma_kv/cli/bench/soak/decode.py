@@ -135,11 +135,12 @@ class Decode:
 
     # ---- revoking
 
-    def _revoke_tag(self, slot: int) -> None:
-        """Takes back the write of a slot, whatever it is just doing; then it must lie still."""
-        entry = self._manifest.read(slot)
-        if entry.peer != self._peer or entry.sequence == 0:
+    def _revoke_tag(self, first: int) -> None:
+        """Takes back a write to this side, under way if there is one; then it must lie still."""
+        slot = self._slot_to_revoke(first)
+        if slot is None:
             return
+        entry = self._manifest.read(slot)
         tag = tag_of(slot, entry.sequence)
         try:
             self._comm.revoke(tag)
@@ -151,9 +152,7 @@ class Decode:
             if self._is_untouched(slot, entry):
                 self._send("done", "revoked writes that lay still")
                 if before != after:
-                    self._send(
-                        "failure", f"decode {self._peer}: blocks changed after revoke({tag})"
-                    )
+                    self._send("failure", f"decode {self._peer}: changed after revoke({tag})")
             self._comm.allow(tag)
             self._send("done", "revokes of a tag")
         except RdmaKvError as error:
@@ -177,6 +176,17 @@ class Decode:
             self._send("done", f"departures, {how}")
         for left in self._comm.unquiesced():
             self._send("failure", f"decode {self._peer}, with all peers well: {left}")
+
+    def _slot_to_revoke(self, first: int) -> int | None:
+        found = None
+        for i in range(self._settings.slots):
+            slot = (first + i) % self._settings.slots
+            entry = self._manifest.read(slot)
+            if entry.sequence and entry.peer == self._peer:
+                found = slot
+                if self._cache.confirmed[slot] != entry.sequence:
+                    break
+        return found
 
     def _is_untouched(self, slot: int, entry: Entry) -> bool:
         """Whether no slot of its writer has begun anything new on these blocks since."""

@@ -60,18 +60,8 @@ class Dice:
     def calm_write(self, peer: int, transport: str) -> Throw:
         """A plain one, which must succeed."""
         ids = self._some(self._owned[peer])
-        return Throw(
-            peer,
-            transport,
-            0,
-            self._settings.layers,
-            ids,
-            True,
-            False,
-            NORMAL_DEADLINE_S,
-            None,
-            True,
-        )
+        layers = self._settings.layers
+        return Throw(peer, transport, 0, layers, ids, True, False, NORMAL_DEADLINE_S, None, True)
 
     def shuffled(self, count: int) -> Ids:
         return self._numpy.permutation(count).astype(np.int64)

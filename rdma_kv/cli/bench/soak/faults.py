@@ -62,9 +62,8 @@ class Faults:
         elif kind == "strangers":
             return self._strangers.visit(listening_ports(decode.child.pid), int(decode.port))
         else:
-            decode.child.send(
-                kind.replace(" a ", " "), self._random.randrange(self._settings.slots)
-            )
+            slot = self._random.randrange(self._settings.slots)
+            decode.child.send(kind.replace(" a ", " "), slot)
         return kind
 
     def _stop_s(self) -> float:

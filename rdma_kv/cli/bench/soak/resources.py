@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 LEAST_CHECKPOINTS = 4
-_RSS_SLACK = 0.04
+_RSS_SLACK = 0.05
 _RSS_SLACK_KIB = 8 * 1024
 
 
