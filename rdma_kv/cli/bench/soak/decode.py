@@ -19,8 +19,10 @@ from .manifest import Entry, Manifest, slot_of, tag_of
 from .settings import SLOTS_PER_WRITER, Settings
 
 _BIND_WITHIN_S = 10.0
-# What a revoke leaves must still be there after so long.
-_REVOKED_FOR_S = 0.3
+# Then what a revoke has left is looked at again; a writer soon has something else to do.
+_STILL_AFTER_S = (0.002, 0.02, 0.1, 0.2)
+# Sequence numbers that a writer uses within some tenths of a second.
+_COMING = 16
 
 
 def run(pipe: Connection, settings: Settings, peer: int, port: str, file: str, plan: str) -> None:
@@ -141,22 +143,37 @@ class Decode:
         if slot is None:
             return
         entry = self._manifest.read(slot)
-        tag = tag_of(slot, entry.sequence)
+        # Some of the tags that its writer is about to use are refused before their writes begin.
+        coming = [tag_of(slot, entry.sequence + i) for i in range(1, _COMING)]
         try:
-            self._comm.revoke(tag)
-            before = self._digest(entry)
-            # Its notice may have been dropped: its writer need not wait for it.
-            self._cache.confirmed[slot] = entry.sequence
-            time.sleep(_REVOKED_FOR_S)
-            after = self._digest(entry)
-            if self._is_untouched(slot, entry):
-                self._send("done", "revoked writes that lay still")
-                if before != after:
-                    self._send("failure", f"decode {self._peer}: changed after revoke({tag})")
-            self._comm.allow(tag)
-            self._send("done", "revokes of a tag")
+            for tag in (tag_of(slot, entry.sequence), *coming):
+                self._comm.revoke(tag)
+                if tag not in coming:
+                    self._check_still(slot, entry)
+            for tag in (tag_of(slot, entry.sequence), *coming):
+                self._comm.allow(tag)
+            self._send("done", "revokes of tags")
         except RdmaKvError as error:
             self._send("error", f"revoke: {type(error).__name__}", str(error))
+
+    def _check_still(self, slot: int, entry: Entry) -> None:
+        """For as long as its writer has begun nothing else."""
+        before = self._digest(entry)
+        # Its notice may have been dropped: its writer need not wait for it.
+        self._cache.confirmed[slot] = entry.sequence
+        looks = 0
+        for pause_s in _STILL_AFTER_S:
+            time.sleep(pause_s)
+            after = self._digest(entry)
+            if not self._is_untouched(slot, entry):
+                break
+            looks += 1
+            if before != after:
+                tag = tag_of(slot, entry.sequence)
+                self._send("failure", f"decode {self._peer}: changed after revoke({tag})")
+                break
+        if looks:
+            self._send("done", "revoked writes that lay still")
 
     def _revoke_peer(self, number: int) -> None:
         """Its writers see their writes fail; it may come back by connect()."""
