@@ -1,11 +1,13 @@
 #include "engine/notices.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace rdma_kv::engine {
 
 void Notices::deliver(const transport::Origin& origin, std::uint32_t tag) noexcept {
   const std::lock_guard lock(mutex_);
+  if (origins_.size() >= most_origins_ && !origins_.contains(origin.epoch)) forget_origins();
   auto& known = origins_[origin.epoch];
   if (!known || known->name != origin.name) {
     known = std::make_shared<const transport::Origin>(origin);
@@ -14,6 +16,12 @@ void Notices::deliver(const transport::Origin& origin, std::uint32_t tag) noexce
   ++counts_[tag];
   ready_.signal();
   arrived_.notify_all();
+}
+
+// Twice what is in use may come before the next look, so that looking costs nothing worth counting.
+void Notices::forget_origins() {
+  std::erase_if(origins_, [](const auto& entry) { return entry.second.use_count() == 1; });
+  most_origins_ = std::max(kOriginsKept, 2 * origins_.size());
 }
 
 std::vector<Notice> Notices::take_all() {

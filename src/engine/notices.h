@@ -15,6 +15,10 @@
 
 namespace rdma_kv::engine {
 
+// Names of writers that are kept for their next notice. Writers come and go for as long as this
+// process lives, each with an epoch of its own.
+inline constexpr std::size_t kOriginsKept = 256;
+
 // A transfer of `origin` with this tag is visible here.
 struct Notice {
   std::uint32_t tag;
@@ -42,12 +46,14 @@ class Notices : public transport::NoticeSink {
 
  private:
   std::vector<Notice> extract(std::uint32_t tag, std::size_t count);
+  void forget_origins();
 
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
   std::deque<Notice> waiting_;
   std::map<std::uint32_t, std::size_t> counts_;
   std::map<std::uint64_t, std::shared_ptr<const transport::Origin>> origins_;  // by epoch
+  std::size_t most_origins_ = kOriginsKept;  // when so many are known, the idle ones go
   EventFd ready_;
   bool is_closed_ = false;
 };
