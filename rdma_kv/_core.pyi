@@ -120,6 +120,8 @@ class Peer:
         """
     @property
     def alive(self) -> bool: ...
+    def look(self) -> bool:
+        """Whether it is alive, after a look at the link instead of the last news of it."""
     @property
     def name(self) -> str: ...
     @property

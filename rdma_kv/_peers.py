@@ -126,7 +126,8 @@ class Peers:
                 "handshake of another thread with it"
             )
         try:
-            if target.remote is not None and target.remote.is_alive:
+            # Looked at anew: who connects to a peer that has just restarted must not get the old one.
+            if target.remote is not None and target.remote.peer.look():
                 _check_life(target, target.remote, epoch)
                 return target.remote
             if target.remote is not None:

@@ -131,6 +131,13 @@ void bind_peer(py::module_& m) {
       .def("write_wait", &write_wait, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
            py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"))
       .def_property_readonly("alive", [](const PyPeer& self) { return self.peer->is_alive(); })
+      .def(
+          "look",
+          [](const PyPeer& self) {
+            self.peer->tick();
+            return self.peer->is_alive();
+          },
+          py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("name", [](const PyPeer& self) { return self.peer->name(); })
       .def_property_readonly("epoch", [](const PyPeer& self) { return self.peer->epoch(); })
       .def_property_readonly("transport", [](const PyPeer& self) { return self.peer->transport(); })
