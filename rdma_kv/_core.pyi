@@ -149,6 +149,10 @@ class Engine:
     def layout(self) -> Layout: ...
     def close(self, timeout_s: float) -> None: ...
 
+    # prefill
+    def close_peers(self, timeout_s: float) -> None:
+        """Peer.close() of all at the same time."""
+
     # decode
     def listen(self, address: str, port: int) -> int:
         """Opens the data port on a numeric address; returns the port."""

@@ -92,7 +92,7 @@ class Parts:
         def left_s() -> float:
             return max(0.0, deadline - time.monotonic())
 
-        self.peers.close(left_s)
+        self.peers.close(left_s())
         if self._listening:
             self._loop.run(self._listening.close, left_s() + 1.0)
         has_stopped = self._loop.stop(left_s() + 1.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -200,13 +199,14 @@ class Peers:
             totals[name] += sum(getattr(peer, name) for peer in peers)
         return peers, totals
 
-    def close(self, left_s: Callable[[], float]) -> None:
+    def close(self, timeout_s: float) -> None:
         """Ends all connections, and every one that a handshake still under way may make."""
         with self._lock:
             self._is_closed = True
+        self._side.engine.close_peers(timeout_s)
         for target in self._all():
             if (remote := target.remote) is not None:
-                _end(remote, "closed", left_s())
+                remote.heartbeat.stop("closed")
 
     # ---- private
 

@@ -170,6 +170,10 @@ void bind_engine(py::module_& m) {
       .def(
           "close", [](Engine& self, double timeout_s) { self.close(deadline_after(timeout_s)); },
           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "close_peers",
+          [](Engine& self, double timeout_s) { self.close_peers(deadline_after(timeout_s)); },
+          py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("listen", &Engine::listen, py::arg("address"), py::arg("port"),
            py::call_guard<py::gil_scoped_release>())
       .def(

@@ -23,15 +23,17 @@ Engine::Engine(kv::Layout layout)
   reactor_.every(kTick, [this] { tick(); });
 }
 
-void Engine::tick() {
+std::vector<std::shared_ptr<Peer>> Engine::all_peers() {
   std::vector<std::shared_ptr<Peer>> alive;
-  {
-    const std::lock_guard lock(mutex_);
-    for (const auto& known : peers_) {
-      if (auto peer = known.lock()) alive.push_back(std::move(peer));
-    }
+  const std::lock_guard lock(mutex_);
+  for (const auto& known : peers_) {
+    if (auto peer = known.lock()) alive.push_back(std::move(peer));
   }
-  for (const auto& peer : alive) peer->tick();
+  return alive;
+}
+
+void Engine::tick() {
+  for (const auto& peer : all_peers()) peer->tick();
 }
 
 Engine::~Engine() { close(now()); }
@@ -65,17 +67,20 @@ std::shared_ptr<Peer> Engine::add_peer(const transport::RemoteEnd& remote,
   return peer;
 }
 
+void Engine::close_peers(Nanos deadline) noexcept {
+  const auto peers = all_peers();
+  std::vector<Peer*> open;
+  for (const auto& peer : peers) open.push_back(peer.get());
+  Peer::close_all(open, deadline);
+}
+
 void Engine::close(Nanos deadline) noexcept {
-  std::vector<std::weak_ptr<Peer>> peers;
   {
     const std::lock_guard lock(mutex_);
     is_closed_ = true;
-    peers = peers_;  // which keeps them, so that deadlines are seen to until all are closed
   }
   notices_.close();
-  for (const auto& known : peers) {
-    if (const auto peer = known.lock()) peer->close(deadline);
-  }
+  close_peers(deadline);
   const std::lock_guard ending(ending_);
   std::shared_ptr<transport::stream::Acceptor> acceptor;
   {

@@ -39,12 +39,17 @@ class Engine {
   std::shared_ptr<Peer> add_peer(const transport::RemoteEnd& remote,
                                  std::unique_ptr<transport::Link> link);
 
+  // Closes all peers at the same time, waiting for their transfers until `deadline`. One that comes
+  // meanwhile is left.
+  void close_peers(Nanos deadline) noexcept;
+
   // Ends everything, waiting for transfers under way until `deadline`. Idempotent; of several
   // callers none returns before all has ended, and the earliest deadline counts.
   void close(Nanos deadline) noexcept;
 
  private:
   void tick();
+  std::vector<std::shared_ptr<Peer>> all_peers();
 
   const std::uint64_t epoch_;
   const kv::Layout layout_;

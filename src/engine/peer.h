@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,8 @@ class Peer : public std::enable_shared_from_this<Peer> {
   void lose(const std::string& why) noexcept;
   // Waits for what is under way until `deadline`, fails the rest, quiesces and lets go of the link.
   void close(Nanos deadline) noexcept;
+  // The same for many, at the same time: one that does not answer costs the others nothing.
+  static void close_all(std::span<Peer* const> peers, Nanos deadline) noexcept;
   // Looks at deadlines and at the link's health; the engine calls it a few times a second.
   void tick() noexcept;
 
@@ -87,6 +90,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   bool collect() noexcept;
   void check_deadlines(Nanos at) noexcept;
   void stop(std::shared_ptr<Transfer> transfer, Error cause, Nanos at) noexcept;
+  bool continue_close(Nanos deadline) noexcept;  // true: the link is gone
   void begin_end(const transport::Failure& cause) noexcept;
   void continue_end() noexcept;
   void let_go_of_link() noexcept;
