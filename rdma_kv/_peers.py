@@ -125,7 +125,7 @@ class Peers:
                 "handshake of another thread with it"
             )
         try:
-            # Looked at anew: who connects to a peer that has just restarted must not get the old one.
+            # Looked at anew: a peer that has just restarted must not pass for the one before.
             if target.remote is not None and target.remote.peer.look():
                 _check_life(target, target.remote, epoch)
                 return target.remote

@@ -148,11 +148,16 @@ void bind_peer(py::module_& m) {
              return failed ? to_exception(*failed) : py::none();
            })
       .def(
-          "lose", [](const PyPeer& self, const std::string& why) { self.peer->lose(why); },
+          "lose",
+          [](const PyPeer& self, const std::string& why) {
+            if (self.engine->is_owner()) self.peer->lose(why);
+          },
           py::arg("why"), py::call_guard<py::gil_scoped_release>())
       .def(
           "close",
-          [](const PyPeer& self, double timeout_s) { self.peer->close(deadline_after(timeout_s)); },
+          [](const PyPeer& self, double timeout_s) {
+            if (self.engine->is_owner()) self.peer->close(deadline_after(timeout_s));
+          },
           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("counters", &counters);
 }

@@ -34,9 +34,40 @@ std::vector<std::shared_ptr<Peer>> Engine::all_peers() {
 
 void Engine::tick() {
   for (const auto& peer : all_peers()) peer->tick();
+  end_released();
+}
+
+void Engine::release(std::shared_ptr<Peer> peer) noexcept {
+  if (peer->is_gone()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    released_.push_back(std::move(peer));
+  }
+  reactor_.wake_at(now());
+}
+
+void Engine::end_released() noexcept {
+  std::vector<std::shared_ptr<Peer>> gone;  // which end without the lock
+  const std::lock_guard lock(mutex_);
+  std::erase_if(released_, [&](std::shared_ptr<Peer>& peer) {
+    if (!peer->is_gone()) {
+      if (peer.use_count() == 1) peer->end_soon("nobody holds it any more");
+      return false;
+    }
+    gone.push_back(std::move(peer));
+    return true;
+  });
 }
 
 Engine::~Engine() { close(now()); }
+
+void Engine::check_owner() const {
+  if (is_owner()) return;
+  throw Error(Errc::kValue,
+              join("it was made by process ", owner_,
+                   " and does not survive fork(); make a communicator in this process, or start it "
+                   "with the method 'spawn'"));
+}
 
 std::uint16_t Engine::listen(const std::string& address, std::uint16_t port) {
   const std::lock_guard lock(mutex_);
@@ -68,6 +99,7 @@ std::shared_ptr<Peer> Engine::add_peer(const transport::RemoteEnd& remote,
 }
 
 void Engine::close_peers(Nanos deadline) noexcept {
+  if (!is_owner()) return;
   const auto peers = all_peers();
   std::vector<Peer*> open;
   for (const auto& peer : peers) open.push_back(peer.get());
@@ -75,6 +107,7 @@ void Engine::close_peers(Nanos deadline) noexcept {
 }
 
 void Engine::close(Nanos deadline) noexcept {
+  if (!is_owner()) return;
   {
     const std::lock_guard lock(mutex_);
     is_closed_ = true;
@@ -89,6 +122,7 @@ void Engine::close(Nanos deadline) noexcept {
   }
   if (acceptor) acceptor->close();  // not left to its destructor: somebody may still hold it
   reactor_.stop();
+  end_released();
 }
 
 }  // namespace rdma_kv::engine

@@ -367,6 +367,19 @@ void Peer::lose(const std::string& why) noexcept {
   hand_over();
 }
 
+void Peer::end_soon(const char* why) noexcept {
+  const auto lock = enter();
+  if (!link_ || has_work() || is_driven_) return;
+  begin_end({Errc::kPeerLost, why});
+  progress();
+  hand_over();
+}
+
+bool Peer::is_gone() const noexcept {
+  const auto lock = enter();
+  return !link_;
+}
+
 void Peer::close(Nanos deadline) noexcept {
   Peer* const self = this;
   close_all({&self, 1}, deadline);

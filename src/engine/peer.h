@@ -59,6 +59,9 @@ class Peer : public std::enable_shared_from_this<Peer> {
   void close(Nanos deadline) noexcept;
   // The same for many, at the same time: one that does not answer costs the others nothing.
   static void close_all(std::span<Peer* const> peers, Nanos deadline) noexcept;
+  // Begins the end of an idle link, in order, and returns at once; does nothing while writes move.
+  void end_soon(const char* why) noexcept;
+  bool is_gone() const noexcept;  // nothing is left to end
   // Looks at deadlines and at the link's health; the engine calls it a few times a second.
   void tick() noexcept;
 
