@@ -19,6 +19,7 @@ from typing import Any
 from rdma_kv import Config, RDMACommunicator
 from support.cache import Cache, Shape
 from support.patience import scaled
+from support.usage import usage
 
 HERE = "127.0.0.1"
 
@@ -110,6 +111,10 @@ class Side:
         """[tag, epoch, peer] of each notice that waits."""
         return [[n.tag, n.epoch, n.peer] for n in self.comm.poll_received()]
 
+    def peers(self) -> list[str]:
+        """Names of those connected."""
+        return [peer.name for peer in self.comm.peers()]
+
     def notices_by_descriptor(self, count: int, timeout_s: float) -> list[int]:
         """Tags, gathered by waiting for the descriptor only."""
         tags: list[int] = []
@@ -178,6 +183,9 @@ class Side:
         """Threads and descriptors of this process."""
         return sum(len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("task", "fd"))
 
+    def usage(self, *, is_rdma: bool = False) -> dict[str, int]:
+        return usage(is_rdma=is_rdma)
+
     def processor_seconds(self) -> float:
         return time.process_time()
 
@@ -186,3 +194,7 @@ class Side:
 
     def close(self) -> None:
         self.comm.close()
+
+    def forget(self) -> None:
+        """As close(); see RemoteSide."""
+        self.close()
