@@ -42,6 +42,9 @@ class Parts:
             is_rank_declared = role == "prefill" or cache.tp_size != 0
             if not is_rank_declared:
                 cache = dataclasses.replace(cache, tp_size=1)
+            # With the tensors, which links may write to until shut_down() has ended them: at exit
+            # the last thread that holds the communicator may end before that.
+            self._cache = cache
             engine = _core.Engine(cache.layout())
             undo.callback(engine.close, 0.0)
             rails, no_rdma = open_rails(
