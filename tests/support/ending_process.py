@@ -1,7 +1,8 @@
 """A process that ends in a given way while transfers are under way.
 
 `python -m support.ending_process ROLE WORK ENDING SETTINGS [HOST PORT]`, settings as JSON.
-It prints one line when all is under way (decode: its address), and then ends, or waits for its end.
+It prints one line when all is under way (decode: its address), and ends by a signal, or by itself
+once its standard input does.
 What fails in its background threads is no news: the communicator is closed under them.
 """
 
@@ -130,6 +131,7 @@ async def in_asyncio(
     ready()
     if is_signal(ending):
         await task
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     end(ending)
 
 
@@ -146,6 +148,7 @@ def run(actor: Prefill | Decode, work: str, ending: str, ready: Callable[[], Non
     ready()
     if is_signal(ending):
         for_ever(foreground)
+    sys.stdin.read()
     end(ending)
 
 
