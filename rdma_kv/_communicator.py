@@ -15,7 +15,7 @@ import zmq
 from rdma_kv import _logging
 from rdma_kv._arguments import BlockIds, Role, as_ids, check_host, check_port, check_role, whole
 from rdma_kv._config import Config
-from rdma_kv._errors import TransferTimeout
+from rdma_kv._errors import HandshakeError, TransferTimeout
 from rdma_kv._handshake import DEFAULT_TIMEOUT_S
 from rdma_kv._parts import Parts
 from rdma_kv._stats import Departure, Notice, PeerInfo, Stats, Unquiesced
@@ -188,7 +188,9 @@ class RDMACommunicator:
         try:
             peer_rank = check_rank(peer_tp_size, peer_tp_rank, "peer_tp_")
             self._peers.connect(host, number, seconds, peer_rank)
-        except zmq.ContextTerminated:
+        except (zmq.ContextTerminated, HandshakeError):
+            if self._finalizer.alive:
+                raise
             raise ValueError(_CLOSED) from None
         return True
 

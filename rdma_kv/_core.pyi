@@ -124,6 +124,8 @@ class Peer:
         """
     @property
     def alive(self) -> bool: ...
+    def look(self) -> bool:
+        """Whether it is alive, after a look at the link instead of the last news of it."""
     @property
     def name(self) -> str: ...
     @property
@@ -158,6 +160,10 @@ class Engine:
     @property
     def layout(self) -> Layout: ...
     def close(self, timeout_s: float) -> None: ...
+
+    # prefill
+    def close_peers(self, timeout_s: float) -> None:
+        """Peer.close() of all at the same time."""
 
     # decode
     def listen(self, address: str, port: int) -> int:

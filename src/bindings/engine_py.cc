@@ -181,6 +181,13 @@ void bind_peer(py::module_& m) {
       .def("write_wait", &write_wait, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
            py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true)
       .def_property_readonly("alive", [](const PyPeer& self) { return self.peer->is_alive(); })
+      .def(
+          "look",
+          [](const PyPeer& self) {
+            self.peer->tick();
+            return self.peer->is_alive();
+          },
+          py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("name", [](const PyPeer& self) { return self.peer->name(); })
       .def_property_readonly("epoch", [](const PyPeer& self) { return self.peer->epoch(); })
       .def_property_readonly("transport", [](const PyPeer& self) { return self.peer->transport(); })
@@ -191,11 +198,16 @@ void bind_peer(py::module_& m) {
              return failed ? to_exception(*failed) : py::none();
            })
       .def(
-          "lose", [](const PyPeer& self, const std::string& why) { self.peer->lose(why); },
+          "lose",
+          [](const PyPeer& self, const std::string& why) {
+            if (self.engine->is_owner()) self.peer->lose(why);
+          },
           py::arg("why"), py::call_guard<py::gil_scoped_release>())
       .def(
           "close",
-          [](const PyPeer& self, double timeout_s) { self.peer->close(deadline_after(timeout_s)); },
+          [](const PyPeer& self, double timeout_s) {
+            if (self.engine->is_owner()) self.peer->close(deadline_after(timeout_s));
+          },
           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("revoke", &revoke, py::arg("tag"))
       .def(
@@ -220,6 +232,10 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("layout", &Engine::layout)
       .def(
           "close", [](Engine& self, double timeout_s) { self.close(deadline_after(timeout_s)); },
+          py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "close_peers",
+          [](Engine& self, double timeout_s) { self.close_peers(deadline_after(timeout_s)); },
           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("listen", &Engine::listen, py::arg("address"), py::arg("port"),
            py::call_guard<py::gil_scoped_release>())
