@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from support.chance import chances
+from support.peer import PeerProcess
 from support.scene import (
     LOAD,
     POINTS,
@@ -17,8 +19,6 @@ from support.scene import (
     await_end,
     wait_for_a_moment,
 )
-from support.chance import chances
-from support.peer import PeerProcess
 from support.window import Window
 from support.wire import Wire, image_of
 

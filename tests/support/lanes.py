@@ -1,12 +1,12 @@
 """Which bytes each write of a load brings, and what memory may hold after some of them.
 
-A lane is a run of destination blocks that one writer after the other fills, always whole. Write k of
-a lane takes other source blocks than write k-1, so that the bytes tell which write they are of.
+A lane is a run of destination blocks that are always written together. Write k of a lane takes
+other source blocks than write k-1, so that the bytes tell which write they are of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +50,22 @@ class Lanes:
 
         Lanes that are not named, other blocks, padding and guards must hold what was there before.
         """
-        wrong = []
-        for name, layer in memory.raw():
+        wrong = self.faults_beside(memory, before, writes)
+        for where in memory.raw():
             for lane, allowed in writes.items():
-                wrong += self._inside(memory, before, source, (name, layer), lane, allowed)
-            wrong += self._outside(memory, before, (name, layer), writes)
+                wrong += self._inside(memory, before, source, where, lane, allowed)
+        return wrong
+
+    def faults_beside(self, memory: Cache, before: Cache, lanes: Iterable[int]) -> list[str]:
+        """What has changed beside these lanes."""
+        ours = [block for lane in lanes for block in self.dst(lane)]
+        wrong = []
+        for where, raw in memory.raw().items():
+            rest = Cache.holding(memory.shape, {where: raw.copy()})
+            rest.blocks(*where)[ours] = before.blocks(*where)[ours]
+            differs = np.flatnonzero(rest.raw()[where] != before.raw()[where])
+            if differs.size:
+                wrong.append(f"{where}: {differs.size} bytes changed, the first at {differs[0]}")
         return wrong
 
     def _inside(
@@ -78,15 +89,3 @@ class Lanes:
         if not bad:
             return []
         return [f"{where}, lane {lane}: blocks {bad} hold other bytes than of writes {allowed}"]
-
-    def _outside(
-        self, memory: Cache, before: Cache, where: tuple[str, int], writes: Mapping[int, Writes]
-    ) -> list[str]:
-        rest = Cache.holding(memory.shape, {where: memory.raw()[where].copy()})
-        for lane in writes:
-            dst = self.dst(lane)
-            rest.blocks(*where)[dst] = before.blocks(*where)[dst]
-        differs = np.flatnonzero(rest.raw()[where] != before.raw()[where])
-        if differs.size == 0:
-            return []
-        return [f"{where}: {differs.size} bytes beside the lanes changed, first at {differs[0]}"]

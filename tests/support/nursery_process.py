@@ -1,8 +1,8 @@
 """The nursery's process: has imported what a peer process needs, and forks one for each request.
 
-`python -m support.nursery_process` with a Unix socket as its standard input. A request carries three
-descriptors: a peer process's standard input and output, and one on which a keeper tells its number
-and, once it has ended, its exit status. It ends with its standard input.
+`python -m support.nursery_process` with a Unix socket as its standard input. A request carries
+three descriptors: a peer process's standard input and output, and one on which a keeper tells its
+number and, once it has ended, its exit status. It ends with its standard input.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the tests of processes that die or stop have in common: the cache, its lanes, its spare blocks."""
+"""What tests of processes that die or stop have in common: a cache, its lanes and spare blocks."""
 
 from __future__ import annotations
 

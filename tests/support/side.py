@@ -197,7 +197,7 @@ class Side:
         return self._load.await_flow(writes, scaled(timeout_s))
 
     def end_load(self, timeout_s: float, *, ask: bool = True) -> list[dict[str, Any]]:
-        """What became of each lane. Asks the writers to stop; or waits until faults stopped them."""
+        """What became of each lane. Asks the writers to stop, or waits until faults stop them."""
         return [dataclasses.asdict(lane) for lane in self._load.end(scaled(timeout_s), ask=ask)]
 
     # ---- both ----
