@@ -106,7 +106,10 @@ class Heartbeat:
         self._last_heard += late_s
         silent_s = now - self._last_heard
         if silent_s > DEAD_AFTER_S:
-            self._lose(f"no heartbeat from it for {silent_s:.1f} s")
+            self._lose(
+                f"no heartbeat from it for {silent_s:.1f} s: is it stopped, overloaded or cut off? "
+                "Connect again once it answers"
+            )
             return
         self._send(
             wire.Ping(epoch=self._epoch, peer_epoch=self._peer.epoch, sequence=next(self._sequence))
@@ -127,7 +130,8 @@ class Heartbeat:
             return
         self._last_heard = time.monotonic()
         if isinstance(message, wire.Bye):
-            why = f"it said goodbye: {message.reason or 'no reason given'}"
+            reason = message.reason or "no reason given"
+            why = f"it said goodbye: {reason}; connect again once it is back"
             if self._farewell is None and self._peer.counters()["queued"]:
                 # Confirmations that it sent before may still be on their way, on the link.
                 self._farewell = why
