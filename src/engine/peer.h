@@ -132,6 +132,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   const std::string name_;
   const std::uint64_t epoch_;
   const char* const transport_;
+  const std::string path_;  // for messages
   const std::size_t most_runs_;
   const std::string description_;
   std::atomic<bool> is_alive_{true};

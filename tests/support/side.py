@@ -7,6 +7,7 @@ there arguments and results travel as JSON, so both are kept to what JSON can sa
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import select
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 
 from rdma_kv import Config, RDMACommunicator, TransferError
 from support.cache import Cache, Shape
+from support.load import Load
 from support.patience import scaled
 from support.usage import usage
 
@@ -35,6 +37,7 @@ class Side:
         *,
         port: str = "0",
         seed: int = 0,
+        reconnect: bool = True,
     ) -> None:
         self.shape = shape
         self.seed = seed
@@ -58,6 +61,7 @@ class Side:
             block_number=shape.blocks,
             block_bytes=shape.block_bytes,
             config=Config.from_env(settings),
+            reconnect=reconnect,
             **extra,
         )
         self.address = (HERE, str(self.comm.port)) if role == "decode" else (HERE, "0")
@@ -83,6 +87,17 @@ class Side:
                 return True
             time.sleep(0.005)
         return self.digests() != first
+
+    def memory(self) -> Cache:
+        """A copy of all bytes as they are now."""
+        return self.cache.copy()
+
+    def places(self) -> list[list[Any]]:
+        """[tensor, layer, address, bytes] of all memory, guards included."""
+        return [
+            [name, layer, raw.ctypes.data, raw.size]
+            for (name, layer), raw in self.cache.raw().items()
+        ]
 
     # ---- decode ----
 
@@ -202,6 +217,19 @@ class Side:
                 self.comm.write_cache(*address, src, dst, tag=tag, timeout_s=scaled(30))
             except TransferError as error:
                 return f"{type(error).__name__}: {error}"
+
+    def start_load(self, address: Sequence[str], **how: Any) -> None:
+        """Writes into lanes from now on; one load at a time."""
+        self._load = Load(self.comm, address, **how)
+        self._load.start()
+
+    def load_flows(self, writes: int, timeout_s: float) -> float:
+        """Waits for that many writes of every lane; returns how long one took, in seconds."""
+        return self._load.await_flow(writes, scaled(timeout_s))
+
+    def end_load(self, timeout_s: float, *, ask: bool = True) -> list[dict[str, Any]]:
+        """What became of each lane. Asks the writers to stop, or waits until faults stop them."""
+        return [dataclasses.asdict(lane) for lane in self._load.end(scaled(timeout_s), ask=ask)]
 
     # ---- both ----
 

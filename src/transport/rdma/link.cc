@@ -279,7 +279,7 @@ void RdmaLink::note_bad(const ibv_wc& completion) noexcept {
 void RdmaLink::fail(Errc code, const std::string& what) noexcept {
   if (is_broken()) return;
   try {
-    failure_ = Failure{code, join("rdma on ", rail_->path().name, " to ", to_, ": ", what)};
+    failure_ = Failure{code, what};
   } catch (...) {  // out of memory: the code alone
     failure_ = Failure{code, {}};
   }
@@ -295,7 +295,7 @@ void RdmaLink::break_off(Failure cause) noexcept {
 Quiesce RdmaLink::quiesce() noexcept {
   if (end_started_ == 0) {
     end_started_ = now();
-    fail(Errc::kPeerLost, "the link was closed");
+    fail(Errc::kPeerLost, "the link was closed; connect again to go on");
     for (SendLane& lane : lanes_) lane.queue_pair().stop();
     [[maybe_unused]] const bool is_sent = side_->send_end();
   }
@@ -329,10 +329,11 @@ bool RdmaLink::watch_side() noexcept {
   return true;
 }
 
+std::string RdmaLink::path() const { return join("rdma from ", rail_->path().name, " to ", to_); }
+
 std::string RdmaLink::describe() const {
-  return join("rdma from ", rail_->path().name, " to ", to_, ", ", lanes_.size(),
-              " queue pairs, up to ", most_sources_, " sources a write, flush ",
-              flush_ ? "on" : "off", "; GID: ", rail_->gid().reason);
+  return join(path(), ", ", lanes_.size(), " queue pairs, up to ", most_sources_,
+              " sources a write, flush ", flush_ ? "on" : "off", "; GID: ", rail_->gid().reason);
 }
 
 }  // namespace rdma_kv::transport::rdma

@@ -16,6 +16,10 @@ namespace {
 
 constexpr int kBacklog = 128;
 
+constexpr const char* kEnded =
+    "the peer's process ended, or it ended this link: its log says why; connect again once it is "
+    "back";
+
 void set(int fd, int level, int option, int value) noexcept {
   (void)::setsockopt(fd, level, option, &value, sizeof value);
 }
@@ -161,15 +165,14 @@ bool is_reset(int err) noexcept { return err == ECONNRESET || err == EPIPE; }
 
 std::string lost_text(const char* call, int err, const std::string& path) {
   const char* const remedy =
-      is_reset(err) ? "the peer's process ended, or it ended this link: its log says why"
+      is_reset(err) ? kEnded
                     : "the peer's host or process no longer answers: is it up, is it stopped, and "
                       "is the network between the two addresses whole?";
   return join(call, ": ", reason(err), ", on stream ", path, "; ", remedy);
 }
 
 std::string closed_text(const std::string& path) {
-  return join("recv: end of stream on ", path,
-              "; the peer's process ended, or it ended this link: its log says why");
+  return join("recv: end of stream on ", path, "; ", kEnded);
 }
 
 }  // namespace rdma_kv::transport::stream
