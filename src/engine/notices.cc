@@ -18,6 +18,7 @@ std::string_view host_of(const transport::Origin& origin) noexcept {
 
 bool Notices::deliver(const transport::Origin& origin, std::uint32_t tag) noexcept {
   const std::lock_guard lock(mutex_);
+  if (revoked_.contains(tag)) return true;
   waiting_.push_back({tag, known(origin)});
   ++counts_[tag];
   ready_.signal();
@@ -101,7 +102,7 @@ std::size_t Notices::take(std::uint32_t tag, std::size_t count, Nanos deadline) 
     const auto found = counts_.find(tag);
     return found == counts_.end() ? 0 : found->second;
   };
-  const auto enough = [&] { return is_closed_ || here() >= count; };
+  const auto enough = [&] { return is_closed_ || revoked_.contains(tag) || here() >= count; };
   if (deadline == kNever) {
     arrived_.wait(lock, enough);
   } else {
@@ -114,6 +115,46 @@ std::size_t Notices::take(std::uint32_t tag, std::size_t count, Nanos deadline) 
   lock.unlock();
   for (const auto& call : calls) call();
   return count;
+}
+
+template <class Predicate>
+void Notices::discard(Predicate is_meant) noexcept {
+  Calls calls;
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(waiting_, [&](const Notice& notice) {
+      if (!is_meant(notice)) return false;
+      const auto count = counts_.find(notice.tag);
+      if (--count->second == 0) counts_.erase(count);
+      release(notice, calls);
+      return true;
+    });
+    if (waiting_.empty() && !is_closed_) ready_.drain();
+  }
+  for (const auto& call : calls) call();
+}
+
+void Notices::revoke(std::uint32_t tag) {
+  {
+    const std::lock_guard lock(mutex_);
+    revoked_.add(tag);
+  }
+  discard([tag](const Notice& notice) { return notice.tag == tag; });
+  arrived_.notify_all();
+}
+
+void Notices::allow(std::uint32_t tag) {
+  const std::lock_guard lock(mutex_);
+  revoked_.remove(tag);
+}
+
+bool Notices::is_revoked(std::uint32_t tag) const {
+  const std::lock_guard lock(mutex_);
+  return revoked_.contains(tag);
+}
+
+void Notices::discard_epoch(std::uint64_t epoch) noexcept {
+  discard([epoch](const Notice& notice) { return notice.origin->epoch == epoch; });
 }
 
 void Notices::close() noexcept {

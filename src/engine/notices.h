@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "engine/revoked_tags.h"
 #include "transport/inbound.h"
 
 namespace rdma_kv::engine {
@@ -35,10 +36,19 @@ class Notices : public transport::NoticeSink {
   // Everything that waits, oldest first; never blocks.
   std::vector<Notice> take_all();
 
-  // Takes exactly `count` notices with this tag as soon as that many are there; none before.
+  // Takes exactly `count` notices with this tag as soon as that many are there; none before. Ends
+  // early when the tag is revoked.
   // Returns the number that were there at the deadline when it is missed (nothing taken), or
   // `count`. `woken` ends the wait early: see interrupt().
   std::size_t take(std::uint32_t tag, std::size_t count, Nanos deadline);
+
+  // Forgets what waits with this tag and what comes with it later, and wakes who waits for it;
+  // until allow().
+  void revoke(std::uint32_t tag);
+  void allow(std::uint32_t tag);
+  bool is_revoked(std::uint32_t tag) const;
+  // Forgets what waits from this life of a peer.
+  void discard_epoch(std::uint64_t epoch) noexcept;
 
   // Readable while notices wait.
   int fd() const noexcept { return ready_.get(); }
@@ -59,6 +69,8 @@ class Notices : public transport::NoticeSink {
   std::shared_ptr<const transport::Origin> known(const transport::Origin& origin);
   // One notice less waits. Whom to tell, without the lock, is added to `calls`.
   void release(const Notice& notice, Calls& calls);
+  template <class Predicate>
+  void discard(Predicate is_meant) noexcept;
 
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
@@ -66,6 +78,7 @@ class Notices : public transport::NoticeSink {
   std::map<std::uint32_t, std::size_t> counts_;
   std::map<std::uint64_t, std::shared_ptr<const transport::Origin>> origins_;  // by epoch
   std::map<std::string, Share, std::less<>> shares_;                           // by host
+  RevokedTags revoked_;
   EventFd ready_;
   bool is_closed_ = false;
 };
