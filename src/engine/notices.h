@@ -66,19 +66,19 @@ class Notices : public transport::NoticeSink {
   };
 
   std::vector<Notice> extract(std::uint32_t tag, std::size_t count);
+  template <class Predicate>
+  void discard(Predicate is_meant) noexcept;
   std::shared_ptr<const transport::Origin> known(const transport::Origin& origin);
   // One notice less waits. Whom to tell, without the lock, is added to `calls`.
   void release(const Notice& notice, Calls& calls);
-  template <class Predicate>
-  void discard(Predicate is_meant) noexcept;
 
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
   std::deque<Notice> waiting_;
   std::map<std::uint32_t, std::size_t> counts_;
   std::map<std::uint64_t, std::shared_ptr<const transport::Origin>> origins_;  // by epoch
-  std::map<std::string, Share, std::less<>> shares_;                           // by host
   RevokedTags revoked_;
+  std::map<std::string, Share, std::less<>> shares_;  // by host
   EventFd ready_;
   bool is_closed_ = false;
 };

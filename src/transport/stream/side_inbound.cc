@@ -187,8 +187,8 @@ class SideInbound : public StreamInbound {
   std::string path_;
   Inbox inbox_;
   Outbox outbox_;
-  std::uint32_t watched_ = EPOLLIN;
   std::string why_;
+  std::uint32_t watched_ = EPOLLIN;
   bool is_ended_ = false;
   bool is_quiesced_ = false;
 };
