@@ -71,6 +71,13 @@ std::string to_string(const Address& address) {
   return join(host, ":", port);
 }
 
+std::string host_of(const Address& address) {
+  char host[NI_MAXHOST];
+  const int rc =
+      ::getnameinfo(address.get(), address.length, host, sizeof host, nullptr, 0, NI_NUMERICHOST);
+  return rc == 0 ? host : "(unknown address)";
+}
+
 std::uint16_t port_of(const Address& address) noexcept {
   if (address.family() == AF_INET6) {
     return ntohs(reinterpret_cast<const sockaddr_in6*>(&address.storage)->sin6_port);
