@@ -172,7 +172,7 @@ def test_a_prefill_that_ends_is_noticed_and_the_next_one_served(wire: Wire, laun
     process.end()
 
     process.check()
-    eventually(lambda: decode.peers() == [], 10, "decode has noticed")
+    eventually(lambda: decode.peer_names() == [], 10, "decode has noticed")
     successor = wire.prefill(SHAPE)
     wanted = image_of(decode)
     wanted.take(successor.cache, EVERY, TURNED, range(SHAPE.layers))
