@@ -238,6 +238,8 @@ class Side:
         return sum(len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("task", "fd"))
 
     def usage(self, *, is_rdma: bool = False) -> dict[str, int]:
+        if self.comm.role == "decode":
+            self.comm.poll_departed()  # kept, up to a bound, for who asks
         return usage(is_rdma=is_rdma)
 
     def processor_seconds(self) -> float:
