@@ -21,10 +21,11 @@ void relax() noexcept {
 #endif
 }
 
-// As the caller gave them: the deadline was taken some microseconds before the submission.
+// As the caller gave them: the deadline was taken some microseconds before the submission, or, on a
+// busy machine, so long before it that it was over by then.
 double seconds_between(Nanos begin, Nanos end) noexcept {
   constexpr Nanos kStep = kMillisecond / 10;
-  return static_cast<double>((end - begin + kStep / 2) / kStep) / 1e4;
+  return static_cast<double>((std::max<Nanos>(end - begin, 0) + kStep / 2) / kStep) / 1e4;
 }
 
 }  // namespace

@@ -27,7 +27,9 @@ Bear = Callable[[], PeerProcess]
 SHAPE = Shape(layers=2, blocks=512, block_bytes=max(1 << 10, round((4 << 10) / SCALE)))
 SRC, DST = list(range(100, 500)), list(range(499, 99, -1))
 SMALL = Shape()
-MANY = round(300 / SCALE)  # writes: more than can be over before the fault
+# Writes: more than can be over before the fault.
+MANY = max(4, round(300 / SCALE**3))
+NOTICES = 300  # more than a NIC takes for a process that stands still
 
 
 def lonely_pair(wire: Wire, born: Bear) -> tuple[Side, RemoteSide]:
@@ -72,6 +74,8 @@ def test_decode_is_silent(wire: Wire, born: Bear):
     """Of the writes that were still queued: they are lost, and over."""
     prefill, decode = lonely_pair(wire, born)
     decode.process.pause()
+    for _ in range(NOTICES):
+        prefill.comm.write_cache_async(*decode.address, [1], [1], 0, tag=1, timeout_s=scaled(30))
     transfers = start(prefill, decode, MANY, tag=1)
 
     eventually(lambda: not prefill.is_connected(decode.address), 20, "the silent one is given up")
@@ -95,7 +99,7 @@ def test_a_write_is_cancelled(wire: Wire):
 def test_a_write_misses_its_deadline_in_the_queue(wire: Wire):
     prefill, decode = wire.pair(SHAPE)
     under_way = start(prefill, decode)
-    (last,) = start(prefill, decode, 1, timeout_s=0.001)
+    (last,) = start(prefill, decode, 1, timeout_s=0.001 * SCALE)
 
     assert_golden(ending(last), "deadline_in_queue", wire.transport, peer=name_of(decode))
     stop(under_way)

@@ -34,7 +34,7 @@ PLACEHOLDERS = {
     "address": _ADDRESS,
     "end of stream": _END_OF_STREAM,
     "end of process": _END_OF_PROCESS,
-    "NIC": r"rxe\d port \d GID \d+ to ::ffff:10\.0\.0\.\d, MTU \d+",
+    "NIC": r"rxe\d port \d GID \d+ \(::ffff:10\.0\.0\.\d\) to ::ffff:10\.0\.0\.\d, MTU \d+",
     "queue pair": _NUMBER,
     "vendor error": r"0x[0-9a-f]+",
 }

@@ -19,7 +19,7 @@ SHAPE = Shape(layers=2, blocks=512, block_bytes=max(1 << 10, round((4 << 10) / S
 LOAD = {"blocks": SHAPE.blocks, "size": 64}
 OF_LOAD = Lanes(SHAPE.blocks, LANES, LOAD["size"])
 SPARE = list(range(LANES * LOAD["size"], SHAPE.blocks))  # no lane's
-POINTS = max(4, round(12 / SCALE))
+POINTS = max(4, round(10 / SCALE))
 LAST_TAG = 2**32 - 1  # no lane's
 SECONDS_AFTER = 2.0  # how long memory is watched after the last error
 
