@@ -120,7 +120,7 @@ class RemoteSide:
     def __init__(
         self, process: PeerProcess, number: int, shape: Shape, seed: int, address: tuple[str, ...]
     ) -> None:
-        self._process = process
+        self.process = process
         self._number = number
         self.shape = shape
         self.seed = seed
@@ -128,7 +128,11 @@ class RemoteSide:
 
     def start(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
         """Begins a call and returns at once."""
-        return self._process.start(self._number, method, *args, **kwargs)
+        return self.process.start(self._number, method, *args, **kwargs)
+
+    def discard(self, timeout_s: float) -> None:
+        """Ends it and frees its memory; nothing else can be asked of it then."""
+        self.process.start(None, "discard", self._number).result(timeout_s)
 
     def __getattr__(self, method: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
