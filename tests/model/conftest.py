@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from model.stage import Pool
 
+from model.stage import Pool
 from support.peer import PeerProcess
 from support.wire import Wire
 

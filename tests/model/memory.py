@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -143,7 +144,7 @@ class Memory:
         for (name, layer, block), cell in self._cells.items():
             why = cell.check(
                 found[f"{name}[{layer}]"][block],
-                lambda name=name, layer=layer, block=block: read(name, layer, block),
+                partial(read, name, layer, block),
             )
             if why is not None:
                 wrong.append(f"{name}[{layer}] block {block} {why}")

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from model.memory import Image
-
 from rdma_kv import Transfer
 from support.side import Side
 
@@ -39,6 +38,10 @@ class Write:
     life: int  # of decode whose memory it may change
     is_notice_void: bool = False  # decode has revoked it
     transfer: Transfer | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.dst and self.tag == 0
 
 
 @dataclass

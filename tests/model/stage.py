@@ -10,7 +10,6 @@ from types import TracebackType
 
 from model.memory import Digests, Image, Memory
 from model.notices import Notices
-
 from support.cache import Cache, Shape
 from support.patience import scaled
 from support.peer import PeerProcess, RemoteSide

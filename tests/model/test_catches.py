@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from hypothesis.stateful import invariant
+
 from model.machine import Machine, machine_on, play
 from model.profile import short
 from model.sender import Link
 from model.stage import Pool
-
 from rdma_kv import PeerLost
 from support.wire import Wire
 

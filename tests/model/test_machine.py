@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from model.machine import machine_on, play
 from model.profile import EXAMPLES, MINUTES, first_seed, short
 from model.stage import Pool
-
 from support.patience import scaled
 from support.wire import Wire
 
