@@ -97,6 +97,23 @@ class Cache:
             for (name, layer), raw in self._raw.items()
         }
 
+    def block_digests(self) -> dict[str, list[str]]:
+        """Per tensor and layer one digest of each block, then one of all bytes around them."""
+        found = {}
+        for (name, layer), raw in self._raw.items():
+            blocks = self.blocks(name, layer)
+            found[f"{name}[{layer}]"] = [_digest(block) for block in blocks]
+            found[f"{name}[{layer}]"].append(_digest(*self._around(name, raw)))
+        return found
+
+    def _around(self, name: str, raw: np.ndarray) -> list[np.ndarray]:
+        """Guards and paddings."""
+        block, stride = self.shape.tensors()[name]
+        paddings = np.lib.stride_tricks.as_strided(
+            raw[GUARD + block :], (self.shape.blocks - 1, stride - block), (stride, 1)
+        )
+        return [raw[:GUARD], np.ascontiguousarray(paddings), raw[-GUARD:]]
+
     def take(
         self, source: Cache, src: Sequence[int], dst: Sequence[int], layers: Sequence[int]
     ) -> None:
@@ -120,3 +137,10 @@ class Cache:
         for name in self.shape.tensors():
             for layer in layers:
                 self.blocks(name, layer)[list(dst)] = source.blocks(name, layer)[list(src)]
+
+
+def _digest(*parts: np.ndarray) -> str:
+    state = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        state.update(part.data)
+    return state.hexdigest()

@@ -140,6 +140,10 @@ class RemoteSide:
         """Begins a call and returns at once."""
         return self.process.start(self._number, method, *args, **kwargs)
 
+    def discard(self, timeout_s: float) -> None:
+        """Ends it and frees its memory; nothing else can be asked of it then."""
+        self.process.start(None, "forget", self._number).result(timeout_s)
+
     def __getattr__(self, method: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             return self.start(method, *args, **kwargs).result(scaled(ANSWER_WITHIN_S))

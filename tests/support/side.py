@@ -7,6 +7,7 @@ there arguments and results travel as JSON, so both are kept to what JSON can sa
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import dataclasses
 import os
 import select
@@ -17,7 +18,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from rdma_kv import Config, RDMACommunicator, TransferError
+from rdma_kv import Config, PeerInfo, RDMACommunicator, TransferError
 from support.cache import Cache, Shape
 from support.load import Load
 from support.patience import scaled
@@ -74,9 +75,21 @@ class Side:
     def digests(self) -> dict[str, str]:
         return self.cache.digests()
 
+    def block_digests(self) -> dict[str, list[str]]:
+        return self.cache.block_digests()
+
     def read(self, name: str, layer: int, first: int, end: int) -> str:
         """The payload of neighbouring blocks, as hexadecimal digits."""
         return self.cache.blocks(name, layer)[first:end].tobytes().hex()
+
+    def flip(self, name: str, layer: int, offset: int) -> None:
+        """Changes one byte, so many after the first of block 0; negative: of the guard."""
+        first = self.cache.pointers(name)[layer]
+        ctypes.c_uint8.from_address(first + offset).value ^= 0xFF
+
+    def swap(self, name: str, layer: int, one: int, other: int) -> None:
+        blocks = self.cache.blocks(name, layer)
+        blocks[[one, other]] = blocks[[other, one]]
 
     def changed_within(self, seconds: float) -> bool:
         """Whether any byte changes from now on, for so long."""
@@ -133,6 +146,10 @@ class Side:
         """As revoke() with the PeerInfo of that life."""
         [peer] = [peer for peer in self.comm.peers() if peer.epoch == epoch]
         self.comm.revoke(peer, timeout_s=scaled(5))
+
+    def revoke_life(self, name: str, epoch: int) -> None:
+        """As revoke() with the PeerInfo of a peer that may be gone."""
+        self.comm.revoke(PeerInfo(name, epoch, ""), timeout_s=scaled(5))
 
     def allow(self, tag: int) -> None:
         self.comm.allow(tag, timeout_s=scaled(5))
