@@ -329,7 +329,7 @@ void Peer::check_deadlines(Nanos at) noexcept {
              seconds_between(transfer.stats_.submitted, transfer.deadline_), " s; it waited for ",
              transfer.state_ == State::kQueued ? "earlier writes to this peer"
                                                : "the peer to take or confirm the bytes",
-             "; is the peer alive and KVCACHE_TIMEOUT_S long enough?"));
+             "; is the peer alive and KVCACHE_TIMEOUT_S long enough? [", description_, "]"));
   };
   std::vector<std::shared_ptr<Transfer>> expired;
   bool is_stuck = false;
@@ -443,8 +443,9 @@ void Peer::let_go_of_link() noexcept {
 void Peer::lose(const std::string& why) noexcept {
   const auto lock = enter();
   if (!link_ || is_ending_) return;
-  link_->break_off({Errc::kPeerLost, why});
-  begin_end({Errc::kPeerLost, why});
+  const transport::Failure cause{Errc::kPeerLost, join(why, " [", description_, "]")};
+  link_->break_off(cause);
+  begin_end(cause);
   if (is_driven_) return;
   progress();
   hand_over();
