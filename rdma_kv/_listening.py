@@ -12,6 +12,7 @@ from rdma_kv._auth import Gatekeeper
 from rdma_kv._control import GOODBYE_LINGER_MS, ControlLoop
 from rdma_kv._errors import ConfigError
 from rdma_kv._network import endpoint, is_loopback
+from rdma_kv._revoker import Revoker
 from rdma_kv._sessions import Sessions
 from rdma_kv._side import Side
 
@@ -45,11 +46,15 @@ class Listening:
             self.close_gate()
             raise
         loop.watch(socket, self.sessions.on_readable)
+        self._ended_fd = side.engine.ended_links_fd()
+        loop.watch(self._ended_fd, self.sessions.on_links_ended)
+        self.revoker = Revoker(loop, side.engine, self.sessions)
         if not side.keys and not is_loopback(address):
             _warn_of_open_port(address)
 
     def close(self) -> None:
         """On the control thread."""
+        self._loop.forget(self._ended_fd)
         self.sessions.close()
         self.close_gate()
 

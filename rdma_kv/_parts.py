@@ -21,7 +21,9 @@ from rdma_kv._listening import Listening
 from rdma_kv._network import boot_id, interface_address
 from rdma_kv._peers import Peers
 from rdma_kv._rails import open_rails
+from rdma_kv._revoker import Revoker
 from rdma_kv._side import Side
+from rdma_kv._stats import Departure
 from rdma_kv._tensors import Cache
 
 # What a peer that answers nothing may add to a close: quiescing its link, and ZeroMQ's end.
@@ -68,6 +70,25 @@ class Parts:
     def connected_names(self) -> list[str]:
         """Who talks to this decode side."""
         return self._listening.sessions.names() if self._listening else []
+
+    @property
+    def revoker(self) -> Revoker:
+        """Of a decode side."""
+        assert self._listening is not None
+        return self._listening.revoker
+
+    def take_departures(self) -> list[Departure]:
+        """Of a decode side; each once."""
+        assert self._listening is not None
+        waiting = self._listening.sessions.departures
+        gone = []
+        while waiting:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                gone.append(waiting.popleft())
+        if not gone:
+            return []
+        unquiesced = {epoch for _, _, _, epoch, _ in self.side.engine.unquiesced_links()}
+        return [Departure(peer, epoch, why, epoch not in unquiesced) for peer, epoch, why in gone]
 
     def shut_down(self, timeout_s: float) -> None:
         """In this order: transfers, goodbyes, the control thread, the core, ZeroMQ. Once.

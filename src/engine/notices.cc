@@ -6,6 +6,7 @@ namespace rdma_kv::engine {
 
 void Notices::deliver(const transport::Origin& origin, std::uint32_t tag) noexcept {
   const std::lock_guard lock(mutex_);
+  if (revoked_.contains(tag)) return;
   auto& known = origins_[origin.epoch];
   if (!known || known->name != origin.name) {
     known = std::make_shared<const transport::Origin>(origin);
@@ -49,7 +50,7 @@ std::size_t Notices::take(std::uint32_t tag, std::size_t count, Nanos deadline) 
     const auto found = counts_.find(tag);
     return found == counts_.end() ? 0 : found->second;
   };
-  const auto enough = [&] { return is_closed_ || here() >= count; };
+  const auto enough = [&] { return is_closed_ || revoked_.contains(tag) || here() >= count; };
   if (deadline == kNever) {
     arrived_.wait(lock, enough);
   } else {
@@ -59,6 +60,41 @@ std::size_t Notices::take(std::uint32_t tag, std::size_t count, Nanos deadline) 
   if (here() < count) return here();
   extract(tag, count);
   return count;
+}
+
+template <class Predicate>
+void Notices::discard(Predicate is_meant) noexcept {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(waiting_, [&](const Notice& notice) {
+    if (!is_meant(notice)) return false;
+    const auto count = counts_.find(notice.tag);
+    if (--count->second == 0) counts_.erase(count);
+    return true;
+  });
+  if (waiting_.empty() && !is_closed_) ready_.drain();
+}
+
+void Notices::revoke(std::uint32_t tag) {
+  {
+    const std::lock_guard lock(mutex_);
+    revoked_.add(tag);
+  }
+  discard([tag](const Notice& notice) { return notice.tag == tag; });
+  arrived_.notify_all();
+}
+
+void Notices::allow(std::uint32_t tag) {
+  const std::lock_guard lock(mutex_);
+  revoked_.remove(tag);
+}
+
+bool Notices::is_revoked(std::uint32_t tag) const {
+  const std::lock_guard lock(mutex_);
+  return revoked_.contains(tag);
+}
+
+void Notices::discard_epoch(std::uint64_t epoch) noexcept {
+  discard([epoch](const Notice& notice) { return notice.origin->epoch == epoch; });
 }
 
 void Notices::close() noexcept {

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "engine/revoked_tags.h"
 #include "transport/inbound.h"
 
 namespace rdma_kv::engine {
@@ -29,10 +30,19 @@ class Notices : public transport::NoticeSink {
   // Everything that waits, oldest first; never blocks.
   std::vector<Notice> take_all();
 
-  // Takes exactly `count` notices with this tag as soon as that many are there; none before.
+  // Takes exactly `count` notices with this tag as soon as that many are there; none before. Ends
+  // early when the tag is revoked.
   // Returns the number that were there at the deadline when it is missed (nothing taken), or
   // `count`. `woken` ends the wait early: see interrupt().
   std::size_t take(std::uint32_t tag, std::size_t count, Nanos deadline);
+
+  // Forgets what waits with this tag and what comes with it later, and wakes who waits for it;
+  // until allow().
+  void revoke(std::uint32_t tag);
+  void allow(std::uint32_t tag);
+  bool is_revoked(std::uint32_t tag) const;
+  // Forgets what waits from this life of a peer.
+  void discard_epoch(std::uint64_t epoch) noexcept;
 
   // Readable while notices wait.
   int fd() const noexcept { return ready_.get(); }
@@ -42,12 +52,15 @@ class Notices : public transport::NoticeSink {
 
  private:
   std::vector<Notice> extract(std::uint32_t tag, std::size_t count);
+  template <class Predicate>
+  void discard(Predicate is_meant) noexcept;
 
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
   std::deque<Notice> waiting_;
   std::map<std::uint32_t, std::size_t> counts_;
   std::map<std::uint64_t, std::shared_ptr<const transport::Origin>> origins_;  // by epoch
+  RevokedTags revoked_;
   EventFd ready_;
   bool is_closed_ = false;
 };

@@ -55,7 +55,10 @@ Peer::Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::st
       description_(link->describe()),
       link_(std::move(link)) {}
 
-Peer::~Peer() { close(now()); }
+Peer::~Peer() {
+  close(now());
+  if (link_) reactor_.remove(link_->fd());  // unquiesced: nobody is left to tell
+}
 
 std::unique_lock<std::mutex> Peer::enter() const noexcept {
   entering_.fetch_add(1, std::memory_order_relaxed);
@@ -95,6 +98,9 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
     throw Error(Errc::kPeerLost,
                 join("write of ", name_of(*transfer->plan_), " to ", name_, " over ", transport_,
                      ": the link is down: ", failure_ ? failure_->what() : "it was closed"));
+  }
+  if (revoked_.contains(tag)) {
+    throw Error(Errc::kRevoked, revoked(*transfer));
   }
   if (transfer->write_.plan->empty() && tag == 0) {  // nothing to move, nobody to tell
     complete(*transfer, std::nullopt);
@@ -245,6 +251,51 @@ void Peer::cancel(Transfer& transfer) noexcept {
   hand_over();
 }
 
+std::string Peer::revoked(const Transfer& transfer) const {
+  return join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", transport_,
+              ": decode has revoked tag ", transfer.tag(),
+              ": its request was aborted there and the blocks may belong to another one; drop the "
+              "request, or have decode allow() the tag before it is used again");
+}
+
+std::vector<std::shared_ptr<Transfer>> Peer::revoke(std::uint32_t tag) {
+  const auto lock = enter();
+  revoked_.add(tag);
+  std::vector<std::shared_ptr<Transfer>> left;
+  const auto look = [&](const std::shared_ptr<Transfer>& transfer) {
+    if (transfer->tag() == tag) left.push_back(transfer);
+  };
+  for (const auto& transfer : queued_) look(transfer);
+  for (const auto& transfer : moving_) look(transfer);
+  for (const auto& transfer : left) {
+    if (transfer->state_ == State::kStopping) continue;
+    stop(transfer, Error(Errc::kRevoked, revoked(*transfer)), now());
+  }
+  if (!left.empty() && !is_driven_) {
+    progress();
+    hand_over();
+  }
+  std::erase_if(left, [](const auto& transfer) { return transfer->is_done(); });
+  return left;
+}
+
+void Peer::allow(std::uint32_t tag) noexcept {
+  const auto lock = enter();
+  revoked_.remove(tag);
+}
+
+std::vector<UnquiescedWrite> Peer::unquiesced() const {
+  const auto lock = enter();
+  return unquiesced_;
+}
+
+void Peer::confirm_quiesced() noexcept {
+  const auto lock = enter();
+  if (unquiesced_.empty()) return;
+  unquiesced_.clear();
+  let_go_of_link();
+}
+
 void Peer::stop(std::shared_ptr<Transfer> transfer, Error cause, Nanos at) noexcept {
   const bool was_posted = transfer->state_ != State::kQueued;
   const auto found = std::find(queued_.begin(), queued_.end(), transfer);
@@ -298,7 +349,8 @@ void Peer::check_deadlines(Nanos at) noexcept {
 }
 
 Nanos Peer::next_deadline() const noexcept {
-  if (is_ending_) return now() + kQuiescePoll;
+  // A link that lingers is looked at by tick().
+  if (is_ending_) return unquiesced_.empty() ? now() + kQuiescePoll : kNever;
   Nanos next = kNever;
   for (const auto& transfer : queued_) next = std::min(next, transfer->deadline_);
   for (const auto& transfer : moving_) {
@@ -319,15 +371,36 @@ void Peer::begin_end(const transport::Failure& cause) noexcept {
 
 void Peer::continue_end() noexcept {
   if (link_->quiesce() == transport::Quiesce::kQuiesced) {
-    fail_all(failure_->code(), failure_->what());
+    if (unquiesced_.empty()) {
+      fail_all(failure_->code(), failure_->what());
+    } else {
+      unquiesced_.clear();
+      log(LogLevel::kInfo, join("link to ", name_, " over ", transport_,
+                                ": the peer confirmed at last that nothing of it can land"));
+    }
     let_go_of_link();
   } else if (now() >= quiesce_deadline_) {
-    fail_all(Errc::kNotQuiesced,
-             join(failure_->what(), "; the peer did not confirm within ", kQuiesceGrace / kSecond,
-                  " s that nothing of it can land any more: do not reuse the remote blocks before "
-                  "that peer has reconnected or gone"));
-    let_go_of_link();
+    give_up_quiescing();
   }
+}
+
+// Its writes end, and say so; the link stays and is asked on, so that the blocks are known to be
+// safe as soon as they are.
+void Peer::give_up_quiescing() noexcept {
+  quiesce_deadline_ = kNever;
+  const auto keep = [&](const Transfer& transfer) {
+    const kv::Plan& plan = *transfer.plan_;
+    unquiesced_.push_back(
+        {transfer.tag(), plan.layers(), {plan.runs().begin(), plan.runs().end()}});
+  };
+  for (const auto& transfer : moving_) keep(*transfer);
+  // The front of the queue may be partly posted.
+  if (!queued_.empty() && queued_.front()->state_ != State::kQueued) keep(*queued_.front());
+  fail_all(Errc::kNotQuiesced,
+           join(failure_->what(), "; the peer did not confirm within ", kQuiesceGrace / kSecond,
+                " s that nothing of it can land any more: do not reuse the blocks, on either side, "
+                "while unquiesced() lists them"));
+  if (unquiesced_.empty()) let_go_of_link();  // nothing was under way
 }
 
 void Peer::fail_all(Errc code, const std::string& why) noexcept {
@@ -337,9 +410,12 @@ void Peer::fail_all(Errc code, const std::string& why) noexcept {
       complete(transfer, transfer.stop_cause_);
       return;
     }
+    const std::string first =
+        transfer.stop_cause_ ? join(transfer.stop_cause_->what(), "; ") : std::string();
     // What the link never saw cannot land, whatever the rest may do.
     const Errc own = transfer.state_ == State::kQueued ? Errc::kPeerLost : code;
-    complete(transfer, Error(own, join("write of ", name_of(*transfer.plan_), " failed: ", why)));
+    complete(transfer,
+             Error(own, join(first, "write of ", name_of(*transfer.plan_), " failed: ", why)));
   };
   for (const auto& transfer : std::exchange(queued_, {})) fail(*transfer);
   while (!moving_.empty()) {
@@ -370,7 +446,7 @@ void Peer::lose(const std::string& why) noexcept {
 void Peer::close(Nanos deadline) noexcept {
   auto lock = enter();
   is_alive_.store(false, std::memory_order_release);
-  while (link_) {
+  while (link_ && unquiesced_.empty()) {
     const bool has_time = now() < deadline;
     const bool is_idle = queued_.empty() && moving_.empty();
     if (!is_ending_ && (is_idle || !has_time)) {
@@ -423,7 +499,9 @@ void Peer::hand_over() noexcept {
   } else {
     reactor_.modify(link_->fd(), EPOLLIN | EPOLLONESHOT);
   }
-  if (is_ending_) next_deadline_ = std::min(next_deadline_, now() + kQuiescePoll);
+  if (is_ending_ && unquiesced_.empty()) {
+    next_deadline_ = std::min(next_deadline_, now() + kQuiescePoll);
+  }
   if (next_deadline_ != kNever) reactor_.wake_at(next_deadline_);
 }
 

@@ -46,6 +46,7 @@ class Transfer {
   void cancel() noexcept;  // asks; the outcome says whether it came in time
   int done_fd();           // readable once it has ended; made on the first call
   TransferStats stats() const noexcept;
+  std::uint32_t tag() const noexcept { return write_.tag; }
 
  private:
   friend class Peer;

@@ -26,9 +26,13 @@ class Inbound {
  public:
   virtual ~Inbound() = default;
 
-  // Ends the link: when it returns, nothing of it can land here any more.
+  // Ends the link: takes nothing more of it, and drops its path. Where the peer's own calls move
+  // the bytes (cma) it may go on for a moment: is_quiesced() tells. Never waits.
   virtual void end(const std::string& why) noexcept = 0;
   virtual bool is_ended() const noexcept = 0;
+  // Once ended: nothing of it can land here any more.
+  virtual bool is_quiesced() const noexcept { return is_ended(); }
+  virtual std::string why_ended() const = 0;
   virtual const char* transport() const noexcept = 0;
 };
 

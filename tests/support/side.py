@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from rdma_kv import Config, RDMACommunicator
+from rdma_kv import Config, RDMACommunicator, TransferError
 from support.cache import Cache, Shape
 from support.patience import scaled
 
@@ -110,6 +110,25 @@ class Side:
         """[tag, epoch, peer] of each notice that waits."""
         return [[n.tag, n.epoch, n.peer] for n in self.comm.poll_received()]
 
+    def revoke(self, what: int | str, timeout_s: float = 5.0) -> None:
+        self.comm.revoke(what, timeout_s=scaled(timeout_s))
+
+    def revoke_epoch(self, epoch: int) -> None:
+        """As revoke() with the PeerInfo of that life."""
+        [peer] = [peer for peer in self.comm.peers() if peer.epoch == epoch]
+        self.comm.revoke(peer, timeout_s=scaled(5))
+
+    def allow(self, tag: int) -> None:
+        self.comm.allow(tag, timeout_s=scaled(5))
+
+    def departed(self) -> list[list[Any]]:
+        """[peer, epoch, reason, is_quiesced] of each peer that went."""
+        gone = self.comm.poll_departed()
+        return [[d.peer, d.epoch, d.reason, d.is_quiesced] for d in gone]
+
+    def peer_names(self) -> list[str]:
+        return [peer.name for peer in self.comm.peers()]
+
     def notices_by_descriptor(self, count: int, timeout_s: float) -> list[int]:
         """Tags, gathered by waiting for the descriptor only."""
         tags: list[int] = []
@@ -172,6 +191,16 @@ class Side:
             timeout_s=scaled(timeout_s),
         ).wait()
 
+    def write_again_and_again(
+        self, address: Sequence[str], src: Sequence[int], dst: Sequence[int], *, tag: int = 0
+    ) -> str:
+        """Writes until it fails; returns how."""
+        while True:
+            try:
+                self.comm.write_cache(*address, src, dst, tag=tag, timeout_s=scaled(30))
+            except TransferError as error:
+                return f"{type(error).__name__}: {error}"
+
     # ---- both ----
 
     def open_things(self) -> int:
@@ -180,6 +209,21 @@ class Side:
 
     def processor_seconds(self) -> float:
         return time.process_time()
+
+    def unquiesced(self) -> list[list[Any]]:
+        """[peer, transport, reason, [[local ids, remote ids], ...]] of what may still land."""
+        return [
+            [
+                u.peer,
+                u.transport,
+                u.reason,
+                [[list(w.local_block_ids), list(w.remote_block_ids)] for w in u.writes],
+            ]
+            for u in self.comm.unquiesced()
+        ]
+
+    def epoch(self) -> int:
+        return self.comm.epoch
 
     def pid(self) -> int:
         return os.getpid()

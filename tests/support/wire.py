@@ -49,7 +49,11 @@ class Wire:
         return {"KVCACHE_TRANSPORT": self.transport, **machine, **more}
 
     def prefill(self, shape: Shape, **settings: str) -> Side:
-        side = Side("prefill", shape, self.settings(**settings), seed=self._next_seed())
+        return self.here("prefill", shape, **settings)
+
+    def here(self, role: str, shape: Shape, **settings: str) -> Side:
+        """A side of either role in the test's process."""
+        side = Side(role, shape, self.settings(**settings), seed=self._next_seed())
         self._cleanup.callback(side.close)
         return side
 

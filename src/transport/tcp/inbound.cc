@@ -74,11 +74,13 @@ class TcpInbound final : public stream::StreamInbound {
 
   void end(const std::string& why) noexcept override { finish(why, LogLevel::kDebug); }
   bool is_ended() const noexcept override { return is_ended_; }
+  std::string why_ended() const override { return why_; }
   const char* transport() const noexcept override { return "tcp"; }
 
  private:
   void finish(const std::string& why, LogLevel level) noexcept {
     if (std::exchange(is_ended_, true)) return;
+    why_ = why;
     // First nothing is read any more; the closing, which tells the sender so, comes last.
     for (const auto& stream : streams_) {
       if (stream) reactor_.remove(stream->fd.get());
@@ -87,6 +89,7 @@ class TcpInbound final : public stream::StreamInbound {
     for (const auto& stream : streams_) {
       if (stream) stream::shut_and_close(stream->fd);
     }
+    tell_end();
   }
 
   void nonsense(const Stream& stream, const char* what) noexcept {
@@ -225,6 +228,7 @@ class TcpInbound final : public stream::StreamInbound {
   const kv::Mapping mapping_;
   std::vector<std::unique_ptr<Stream>> streams_;  // by index; empty until it came
   std::vector<HalfArrived> half_;
+  std::string why_;
   bool is_ended_ = false;
 };
 
