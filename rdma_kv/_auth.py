@@ -45,7 +45,7 @@ def load_keys(path: Path) -> Keys:
     """Derives the keys from the file of KVCACHE_AUTH_KEY_FILE.
 
     Raises:
-        ConfigError: The file cannot be read, may be read by others, or is too short.
+        ConfigError: The file cannot be read, may be read or is owned by others, or is too short.
     """
     where = f"KVCACHE_AUTH_KEY_FILE={path}"
     try:
@@ -55,12 +55,19 @@ def load_keys(path: Path) -> Keys:
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigError(f"{where}: not a regular file; give a file that holds the secret")
             mode = stat.S_IMODE(status.st_mode)
+            owner = status.st_uid
             secret = file.read(_MOST_SECRET_BYTES + 1).strip()
     except OSError as error:
         raise ConfigError(f"{where}: cannot read it: {error.strerror}") from error
     if mode & 0o077:
         raise ConfigError(
             f"{where}: its mode {mode:04o} lets others at the secret; run `chmod 600 {path}`"
+        )
+    # Asked of what the path leads to: Kubernetes mounts each secret as a symbolic link.
+    if owner not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{where}: user {owner} owns it and could put another secret there; "
+            f"run `chown {os.geteuid()} {path}`"
         )
     if len(secret) < LEAST_SECRET_BYTES:
         raise ConfigError(

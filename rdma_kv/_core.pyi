@@ -103,8 +103,11 @@ class Peer:
         layer_count: int,
         tag: int,
         timeout_s: float,
+        notify: bool = True,
     ) -> Transfer:
-        """src, dst: list, tuple, or buffer of int32/int64, 1-D. Raises before anything moves."""
+        """src, dst: list, tuple, or buffer of int32/int64, 1-D. Raises before anything moves.
+
+        notify: send a notice with the tag; without, the tag only serves revoke()."""
     def write_wait(
         self,
         src: Any,
@@ -113,6 +116,7 @@ class Peer:
         layer_count: int,
         tag: int,
         timeout_s: float,
+        notify: bool = True,
     ) -> None:
         """write() and wait() in one, with the calling thread driving the link: the fast way.
 
@@ -120,6 +124,8 @@ class Peer:
         """
     @property
     def alive(self) -> bool: ...
+    def look(self) -> bool:
+        """Whether it is alive, after a look at the link instead of the last news of it."""
     @property
     def name(self) -> str: ...
     @property
@@ -154,6 +160,10 @@ class Engine:
     @property
     def layout(self) -> Layout: ...
     def close(self, timeout_s: float) -> None: ...
+
+    # prefill
+    def close_peers(self, timeout_s: float) -> None:
+        """Peer.close() of all at the same time."""
 
     # decode
     def listen(self, address: str, port: int) -> int:

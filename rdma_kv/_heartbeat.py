@@ -20,6 +20,10 @@ from rdma_kv._errors import NotQuiesced
 logger = logging.getLogger("rdma_kv")
 
 
+# Then others get their turn: one peer that never stops talking must not silence the rest.
+_MOST_MESSAGES_AT_ONCE = 64
+
+
 class Heartbeat:
     """Pings one decode peer, and tells the core when that is gone.
 
@@ -90,8 +94,10 @@ class Heartbeat:
     # ---- the control thread
 
     def on_readable(self) -> None:
-        """Takes what waits."""
-        while self._is_open:
+        """Takes what waits, fairly: at most so many before others get their turn."""
+        for _ in range(_MOST_MESSAGES_AT_ONCE):
+            if not self._is_open:
+                return
             try:
                 data = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:

@@ -84,7 +84,7 @@ std::unique_ptr<kv::Plan> Peer::take_plan() {
 }
 
 std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::LayerRange layers,
-                                      std::uint32_t tag, Nanos deadline, Then then) {
+                                      Label label, Nanos deadline, Then then) {
   auto plan = take_plan();
   plan->assign(*mapping_, src, dst, layers);
   if (plan->runs().size() > most_runs_) {
@@ -92,17 +92,18 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
                 join(plan->runs().size(), " runs of neighbouring blocks in one write; ", transport_,
                      " takes at most ", most_runs_, ": split the write; nothing was written"));
   }
-  auto transfer = std::make_shared<Transfer>(shared_from_this(), std::move(plan), tag, deadline);
+  auto transfer = std::make_shared<Transfer>(shared_from_this(), std::move(plan), label, deadline);
   const auto lock = enter();
   if (!is_alive()) {
     throw Error(Errc::kPeerLost,
                 join("write of ", name_of(*transfer->plan_), " to ", name_, " over ", transport_,
                      ": the link is down: ", failure_ ? failure_->what() : "it was closed"));
   }
-  if (revoked_.contains(tag)) {
+  if (revoked_.contains(label.tag)) {
     throw Error(Errc::kRevoked, revoked(*transfer));
   }
-  if (transfer->write_.plan->empty() && tag == 0) {  // nothing to move, nobody to tell
+  if (transfer->write_.plan->empty() &&
+      transfer->write_.tag == 0) {  // nothing to move, nobody to tell
     complete(*transfer, std::nullopt);
     return transfer;
   }
@@ -443,30 +444,60 @@ void Peer::lose(const std::string& why) noexcept {
   hand_over();
 }
 
+void Peer::end_soon(const char* why) noexcept {
+  const auto lock = enter();
+  if (!link_ || has_work() || is_driven_) return;
+  begin_end({Errc::kPeerLost, why});
+  progress();
+  hand_over();
+}
+
+bool Peer::is_gone() const noexcept {
+  const auto lock = enter();
+  return !link_;
+}
+
 void Peer::close(Nanos deadline) noexcept {
-  auto lock = enter();
-  is_alive_.store(false, std::memory_order_release);
-  while (link_ && unquiesced_.empty()) {
-    const bool has_time = now() < deadline;
-    const bool is_idle = queued_.empty() && moving_.empty();
-    if (!is_ending_ && (is_idle || !has_time)) {
-      const transport::Failure cause{Errc::kPeerLost, "it was closed by this side"};
-      if (!is_idle) link_->break_off(cause);
-      begin_end(cause);
-    }
-    progress();
-    if (now() >= next_deadline_) check_deadlines(now());
-    if (!link_) break;
-    pollfd event{link_->fd(), POLLIN, 0};
-    const bool may_sleep = link_->arm(is_queue_full_) && !is_again_;
-    lock.unlock();  // the reactor leaves the link alone or helps; it never takes it away for good
+  Peer* const self = this;
+  close_all({&self, 1}, deadline);
+}
+
+void Peer::close_all(std::span<Peer* const> peers, Nanos deadline) noexcept {
+  std::vector<Peer*> open(peers.begin(), peers.end());
+  std::vector<pollfd> events;
+  while (true) {
+    events.clear();
+    bool may_sleep = true;
+    std::erase_if(open, [&](Peer* peer) {
+      const auto lock = peer->enter();
+      if (peer->continue_close(deadline)) return true;
+      events.push_back({peer->link_->fd(), POLLIN, 0});
+      may_sleep &= peer->link_->arm(peer->is_queue_full_) && !peer->is_again_;
+      return false;
+    });
+    if (open.empty()) return;
+    // Without their locks: the reactor leaves the links alone or helps; it never takes one away
+    // for good.
     if (may_sleep) {
-      ::poll(&event, 1, 1);
+      ::poll(events.data(), events.size(), 1);
     } else {
-      give_way();
+      open.front()->give_way();
     }
-    lock = enter();
   }
+}
+
+bool Peer::continue_close(Nanos deadline) noexcept {
+  is_alive_.store(false, std::memory_order_release);
+  if (!link_ || !unquiesced_.empty()) return true;
+  const bool is_idle = queued_.empty() && moving_.empty();
+  if (!is_ending_ && (is_idle || now() >= deadline)) {
+    const transport::Failure cause{Errc::kPeerLost, "it was closed by this side"};
+    if (!is_idle) link_->break_off(cause);
+    begin_end(cause);
+  }
+  progress();
+  if (now() >= next_deadline_) check_deadlines(now());
+  return !link_ || !unquiesced_.empty();
 }
 
 void Peer::tick() noexcept { on_reactor(); }

@@ -19,6 +19,7 @@ from typing import Any
 from rdma_kv import Config, RDMACommunicator, TransferError
 from support.cache import Cache, Shape
 from support.patience import scaled
+from support.usage import usage
 
 HERE = "127.0.0.1"
 
@@ -127,6 +128,7 @@ class Side:
         return [[d.peer, d.epoch, d.reason, d.is_quiesced] for d in gone]
 
     def peer_names(self) -> list[str]:
+        """Of those connected."""
         return [peer.name for peer in self.comm.peers()]
 
     def notices_by_descriptor(self, count: int, timeout_s: float) -> list[int]:
@@ -207,6 +209,9 @@ class Side:
         """Threads and descriptors of this process."""
         return sum(len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("task", "fd"))
 
+    def usage(self, *, is_rdma: bool = False) -> dict[str, int]:
+        return usage(is_rdma=is_rdma)
+
     def processor_seconds(self) -> float:
         return time.process_time()
 
@@ -230,3 +235,7 @@ class Side:
 
     def close(self) -> None:
         self.comm.close()
+
+    def forget(self) -> None:
+        """As close(); see RemoteSide."""
+        self.close()

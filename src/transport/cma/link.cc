@@ -138,7 +138,11 @@ void CmaLink::take_acks() noexcept {
     for (std::size_t i = 0; i < got; ++i) {
       const auto found = std::find_if(notified_.begin(), notified_.end(),
                                       [&](const Write* write) { return write->id == ids[i]; });
-      if (found == notified_.end()) continue;
+      if (found == notified_.end()) {
+        return lose({Errc::kPeerLost, join("an ACK for transfer ", ids[i],
+                                           ", which does not wait for it; do both sides run the "
+                                           "same version?")});
+      }
       ++counters_.completions;
       completed_.push_back(*found);
       notified_.erase(found);

@@ -373,10 +373,11 @@ void TcpLink::begin_end() noexcept {
   }
 }
 
-// Reads what the peer still says, until it has closed the stream.
+// Reads what the peer still says, until it has closed the stream; a peer that never stops talking
+// gets its turn and no more.
 void TcpLink::drain(Stream& stream) noexcept {
   char scrap[1024];
-  while (!stream.is_gone && !stream.is_silent) {
+  for (int i = 0; i < kScrapsPerTurn && !stream.is_gone && !stream.is_silent; ++i) {
     const ssize_t got = ::recv(stream.sender.fd(), scrap, sizeof scrap, MSG_DONTWAIT);
     if (got > 0 || (got < 0 && errno == EINTR)) continue;
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
