@@ -366,7 +366,12 @@ void TcpLink::begin_end() noexcept {
     if (is_orderly && stream == streams_.front()) {
       std::size_t turn = kSendTurnBytes;
       stream->sender.say_end();
-      (void)stream->sender.send(turn);
+      if (stream->sender.send(turn) == PartSender::Sent::kError && !stream::is_reset(errno)) {
+        // The kernel tells of it once: what drain() would find next looks like the peer's closing.
+        stream->is_silent = true;
+        unwatch(*stream);
+        continue;
+      }
     }
     (void)::shutdown(stream->sender.fd(), SHUT_WR);
     watch(*stream, EPOLLIN);
