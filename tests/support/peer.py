@@ -18,7 +18,7 @@ from typing import Any
 
 import rdma_kv
 from support.cache import Shape
-from support.patience import scaled
+from support.patience import eventually, scaled
 
 ANSWER_WITHIN_S = 60.0
 
@@ -93,7 +93,10 @@ class PeerProcess:
         self._process.wait()
 
     def pause(self) -> None:
+        """Returns once all of it stands still: the signal takes effect when a thread meets it."""
         self._process.send_signal(signal.SIGSTOP)
+        stopped = os.WSTOPPED | os.WNOHANG
+        eventually(lambda: os.waitid(os.P_PID, self._process.pid, stopped), 10, "it has stopped")
 
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
