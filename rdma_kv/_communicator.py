@@ -15,7 +15,7 @@ import zmq
 from rdma_kv import _logging
 from rdma_kv._arguments import BlockIds, Role, as_ids, check_host, check_port, check_role, whole
 from rdma_kv._config import Config
-from rdma_kv._errors import TransferTimeout
+from rdma_kv._errors import HandshakeError, TransferTimeout
 from rdma_kv._handshake import DEFAULT_TIMEOUT_S
 from rdma_kv._parts import Parts
 from rdma_kv._stats import Departure, Notice, PeerInfo, Stats, Unquiesced
@@ -188,7 +188,9 @@ class RDMACommunicator:
         try:
             peer_rank = check_rank(peer_tp_size, peer_tp_rank, "peer_tp_")
             self._peers.connect(host, number, seconds, peer_rank)
-        except zmq.ContextTerminated:
+        except (zmq.ContextTerminated, HandshakeError):
+            if self._finalizer.alive:
+                raise
             raise ValueError(_CLOSED) from None
         return True
 
@@ -217,6 +219,7 @@ class RDMACommunicator:
         after: Any = None,
         timeout_s: float | None = None,
         peer_epoch: int | None = None,
+        notify: bool = True,
     ) -> None:
         """Write blocks and wait until the peer can read them; see :meth:`write_cache_async`."""
         write = self._prepare(
@@ -229,6 +232,7 @@ class RDMACommunicator:
             after,
             timeout_s,
             peer_epoch,
+            notify,
         )
         if self._config.verify:
             write_verified(self._parts.side, write.remote(), *write.arguments(), self)
@@ -247,6 +251,7 @@ class RDMACommunicator:
         after: Any = None,
         timeout_s: float | None = None,
         peer_epoch: int | None = None,
+        notify: bool = True,
     ) -> Transfer:
         """Write local blocks into blocks of a connected decode side.
 
@@ -259,13 +264,16 @@ class RDMACommunicator:
             local_block_ids: Integers in a list, tuple, NumPy or torch array (int32, int64).
             remote_block_ids: Where each of them goes; as many, none twice. Both may be empty.
             layer_idx: One layer, a range of layers with step 1, or None for all layers.
-            tag: 1 to 2**32-1: decode gets a notice with it once everything is visible; 0: none.
+            tag: 1 to 2**32-1: names what the write belongs to. Decode gets a notice with it once
+                everything is visible, and may revoke it; 0: neither.
             after: Something with a ``synchronize`` method, such as a torch.cuda.Event: the call
                 waits for it before it reads the blocks.
             timeout_s: Seconds from now until the write fails; None: KVCACHE_TIMEOUT_S.
             peer_epoch: ``epoch`` of the decode that granted the remote blocks. When that has
                 restarted the write fails: its blocks belong to somebody else now. None: whichever
                 life the peer is in.
+            notify: False: the tag sends no notice. For all but the last write of a request, so
+                that decode may revoke all of them by their tag.
 
         Returns:
             A handle to wait for, await or cancel.
@@ -288,6 +296,7 @@ class RDMACommunicator:
             after,
             timeout_s,
             peer_epoch,
+            notify,
         )
         if self._config.verify:
             return write_verified(self._parts.side, write.remote(), *write.arguments(), self)
@@ -343,7 +352,9 @@ class RDMACommunicator:
 
     # ---- decode: taking back
 
-    def revoke(self, what: int | str | PeerInfo, *, timeout_s: float = 5.0) -> None:
+    def revoke(
+        self, what: int | str | PeerInfo, *, peer: str | None = None, timeout_s: float = 5.0
+    ) -> None:
         """Take back what was granted, and return once nothing of it can land any more.
 
         For requests that are aborted: their blocks may be given to others as soon as this returns.
@@ -352,11 +363,13 @@ class RDMACommunicator:
         TransferRevoked, and its notices are dropped, until :meth:`allow`. Writes without that tag
         go on. A peer that does not answer loses its links. The last 65536 revoked tags are kept.
 
-        A peer: its links are ended. It may come back, but only by ``connect()``: a write of it
+        A peer, or by its name all communicators of that process: its links are ended. It may
+        come back, but only by ``connect()``: a write of it
         fails with PeerLost instead of reconnecting by itself.
 
         Args:
             what: A tag, the name of a peer as in :meth:`peers` and in notices, or a PeerInfo.
+            peer: With a tag: ask only the peer of that name, and rely on the others not to use it.
             timeout_s: Seconds until it gives up; a peer that is well needs milliseconds.
 
         Raises:
@@ -366,6 +379,8 @@ class RDMACommunicator:
         """
         self._check("decode", "revoke")
         seconds = check_timeout(timeout_s, 5.0)
+        if peer is not None and isinstance(what, (str, PeerInfo)):
+            raise TypeError("peer narrows a tag; revoke was given a peer already")
         if isinstance(what, PeerInfo):
             self._parts.revoker.revoke_peer(what.name, what.epoch, seconds)
         elif isinstance(what, str):
@@ -373,7 +388,7 @@ class RDMACommunicator:
         elif isinstance(what, Notice):
             raise TypeError("revoke was given a Notice; give its tag, or its peer")
         else:
-            self._parts.revoker.revoke_tag(check_tag(what, least=1), seconds)
+            self._parts.revoker.revoke_tag(check_tag(what, least=1), peer, seconds)
 
     def allow(self, tag: int, *, timeout_s: float = 5.0) -> None:
         """Take writes with a revoked tag again; returns once the peers know. Idempotent."""
@@ -478,6 +493,7 @@ class RDMACommunicator:
         after: Any,
         timeout_s: float | None,
         peer_epoch: int | None,
+        notify: bool,
     ) -> WriteCall:
         self._check("prefill", "write_cache")
         write = WriteCall(
@@ -487,6 +503,7 @@ class RDMACommunicator:
             as_ids(remote, "remote_block_ids"),
             *self._check_layers(layer_idx),
             check_tag(tag, least=0),
+            bool(notify),
             time.monotonic() + check_timeout(timeout_s, self._config.timeout_s),
             self._reconnect,
             check_epoch(peer_epoch),

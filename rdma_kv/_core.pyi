@@ -103,8 +103,11 @@ class Peer:
         layer_count: int,
         tag: int,
         timeout_s: float,
+        notify: bool = True,
     ) -> Transfer:
-        """src, dst: list, tuple, or buffer of int32/int64, 1-D. Raises before anything moves."""
+        """src, dst: list, tuple, or buffer of int32/int64, 1-D. Raises before anything moves.
+
+        notify: send a notice with the tag; without, the tag only serves revoke()."""
     def write_wait(
         self,
         src: Any,
@@ -113,6 +116,7 @@ class Peer:
         layer_count: int,
         tag: int,
         timeout_s: float,
+        notify: bool = True,
     ) -> None:
         """write() and wait() in one, with the calling thread driving the link: the fast way.
 
@@ -120,6 +124,8 @@ class Peer:
         """
     @property
     def alive(self) -> bool: ...
+    def look(self) -> bool:
+        """Whether it is alive, after a look at the link instead of the last news of it."""
     @property
     def name(self) -> str: ...
     @property
@@ -154,6 +160,10 @@ class Engine:
     @property
     def layout(self) -> Layout: ...
     def close(self, timeout_s: float) -> None: ...
+
+    # prefill
+    def close_peers(self, timeout_s: float) -> None:
+        """Peer.close() of all at the same time."""
 
     # decode
     def listen(self, address: str, port: int) -> int:
@@ -259,10 +269,12 @@ class RdmaRail:
         relaxed_ordering: bool,
         remote_read: bool,
         most_mr_bytes: int = 0,
+        remote_write: bool = True,
     ) -> None:
         """nic: a name, or name:port. gid_index -1: automatic. remote_read: this side's peers
         flush by reading. most_mr_bytes: cut regions as for a NIC that takes no larger memory
-        region; 0: as this NIC does. Raises ValueError (unknown NIC or GID index; names those
+        region; 0: as this NIC does. remote_write False: peers may not write, for a side that only
+        sends. Raises ValueError (unknown NIC or GID index; names those
         that exist), the "unavailable" error (no active port) or the "registration" error."""
     @property
     def nic(self) -> str: ...

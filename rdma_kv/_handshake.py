@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
@@ -28,6 +29,7 @@ from rdma_kv._errors import (
 )
 from rdma_kv._greeting import NotZeroMqError, read_mechanism
 from rdma_kv._network import endpoint, resolve
+from rdma_kv._probe import nonce_for
 from rdma_kv._ranks import as_seen_by_prefill
 from rdma_kv._side import (
     TRANSPORTS,
@@ -49,6 +51,8 @@ DEFAULT_STREAMS = 1
 _GREETING_TIMEOUT_S = 5.0
 # Heartbeats that a peer may leave unread before they are dropped.
 _SEND_QUEUE = 64
+# Messages of decode that may wait here; with the bound on their size a bound on memory.
+_RECEIVE_QUEUE = 16
 
 _HANDSHAKE_FAILED = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH,
@@ -235,6 +239,7 @@ class _Handshake:
         line.linger = 0
         line.maxmsgsize = wire.MOST_MESSAGE_BYTES
         line.sndhwm = _SEND_QUEUE
+        line.rcvhwm = _RECEIVE_QUEUE
         line.handshake_ivl = max(1, int(self._deadline.timeout_s * 1000))
         line.ipv6 = ":" in self._address
         if keys := self._side.keys:
@@ -338,7 +343,7 @@ class _Handshake:
         )
         try:
             if name == "cma" and welcome.offers.cma:
-                peer = _core.cma_open(side.engine, remote, _as_dict(welcome.offers.cma))
+                peer = _core.cma_open(side.engine, remote, _checked(welcome, side.epoch))
             elif name == "loopback":
                 peer = _core.loopback_open(side.engine, remote)
             elif connector and welcome.offers.rdma and opened.rdma:
@@ -460,5 +465,8 @@ def check_life(name: str, epoch: int, wanted: int | None) -> None:
         )
 
 
-def _as_dict(offer: wire.CmaOffer) -> dict[str, Any]:
-    return {name: getattr(offer, name) for name in offer.__struct_fields__}
+def _checked(welcome: wire.Welcome, prefill_epoch: int) -> dict[str, Any]:
+    """The offer of cma, with the nonce that decode must have rather than the one it sent."""
+    offer = welcome.offers.cma
+    nonce = nonce_for(prefill_epoch, welcome.epoch, welcome.geometry, welcome.bases)
+    return msgspec.structs.asdict(offer) | {"probe_nonce": nonce} if offer else {}

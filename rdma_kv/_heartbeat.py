@@ -20,6 +20,10 @@ from rdma_kv._errors import NotQuiesced
 logger = logging.getLogger("rdma_kv")
 
 
+# Then others get their turn: one peer that never stops talking must not silence the rest.
+_MOST_MESSAGES_AT_ONCE = 64
+
+
 class Heartbeat:
     """Pings one decode peer, and tells the core when that is gone.
 
@@ -90,8 +94,10 @@ class Heartbeat:
     # ---- the control thread
 
     def on_readable(self) -> None:
-        """Takes what waits."""
-        while self._is_open:
+        """Takes what waits, fairly: at most so many before others get their turn."""
+        for _ in range(_MOST_MESSAGES_AT_ONCE):
+            if not self._is_open:
+                return
             try:
                 data = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
@@ -116,8 +122,8 @@ class Heartbeat:
         if silent_s > self._timeout_s - self.period_s:  # the next look would be too late
             self._lose(
                 f"no heartbeat from it for {silent_s:.1f} s "
-                f"(KVCACHE_PEER_TIMEOUT_S={self._timeout_s:g}); is its host up, and the process "
-                "not stopped?"
+                f"(KVCACHE_PEER_TIMEOUT_S={self._timeout_s:g}): is it stopped, overloaded or cut "
+                "off? Connect again once it answers"
             )
             return
         self._send(
@@ -141,7 +147,8 @@ class Heartbeat:
             return
         self._last_heard = time.monotonic()
         if isinstance(message, wire.Bye):
-            why = f"it said goodbye: {message.reason or 'no reason given'}"
+            reason = message.reason or "no reason given"
+            why = f"it said goodbye: {reason}; connect again once it is back"
             if self._farewell is None and self._peer.counters()["queued"]:
                 # Confirmations that it sent before may still be on their way, on the link.
                 self._farewell = why

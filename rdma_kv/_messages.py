@@ -6,6 +6,7 @@ and one message down to its bytes; a test keeps that page and this module equal.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
@@ -41,8 +42,10 @@ U16 = Annotated[int, Meta(ge=0, le=2**16 - 1)]
 Tag = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 Port = Annotated[int, Meta(ge=1, le=2**16 - 1)]
 Pid = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Name = Annotated[str, Meta(max_length=64)]
-Sentence = Annotated[str, Meta(max_length=MOST_SENTENCE)]
+# Texts of a peer end up in log lines and errors: they must not be able to forge a line there.
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+Name = Annotated[str, Meta(max_length=64, pattern=rf"\A[^{_CONTROL}]*\Z")]
+Sentence = Annotated[str, Meta(max_length=MOST_SENTENCE, pattern=rf"\A[^{_CONTROL}]*\Z")]
 Gid = Annotated[bytes, Meta(min_length=16, max_length=16)]
 
 # (kind, block_bytes, stride_bytes): 0 key, 1 value, 2 key scale, 3 value scale.
@@ -91,6 +94,9 @@ class Rail(Struct, frozen=True, kw_only=True):
     mtu: Annotated[int, Meta(ge=256, le=4096)]
     link_layer: Name
     rkeys: Annotated[list[U32], Meta(min_length=1, max_length=MOST_KEYS)]
+
+    def __repr__(self) -> str:
+        return f"Rail(nic={self.nic!r}, port={self.port}, rkeys=...)"
 
 
 class TcpOffer(Struct, frozen=True, kw_only=True):
@@ -211,6 +217,9 @@ class Opened(Message, frozen=True, kw_only=True, tag="opened"):
     token: Annotated[bytes, Meta(min_length=16, max_length=16)]
     rdma: Endpoint | None = None
 
+    def __repr__(self) -> str:
+        return "Opened(token=...)"
+
 
 class CloseLink(Message, frozen=True, kw_only=True, tag="close_link"):
     """Prefill could not open the link after all; not answered."""
@@ -313,8 +322,8 @@ _T = TypeVar("_T")
 
 
 def sentence(text: object) -> str:
-    """A text cut to what a field of a message may hold."""
-    return str(text)[:MOST_SENTENCE]
+    """A text cut to what a field of a message may hold, in one line."""
+    return re.sub(f"[{_CONTROL}]", " ", str(text))[:MOST_SENTENCE]
 
 
 def encode(message: Message) -> bytes:

@@ -44,12 +44,16 @@ class Parts:
             is_rank_declared = role == "prefill" or cache.tp_size != 0
             if not is_rank_declared:
                 cache = dataclasses.replace(cache, tp_size=1)
+            # With the tensors, which links may write to until shut_down() has ended them: at exit
+            # the last thread that holds the communicator may end before that.
+            self._cache = cache
             engine = _core.Engine(cache.layout())
             undo.callback(engine.close, 0.0)
             rails, no_rdma = open_rails(
                 engine,
                 config,
                 gpu_idx,
+                is_written_to=role == "decode",
                 is_flushed_by_reading=role == "decode" and bool(config.gdrcopy_flush_enable),
             )
             host = wire.Host(boot_id=boot_id(), pid=os.getpid())
@@ -113,7 +117,7 @@ class Parts:
         def left_s() -> float:
             return max(0.0, deadline - time.monotonic())
 
-        self.peers.close(left_s)
+        self.peers.close(left_s())
         if self._listening:
             self._loop.run(self._listening.close, left_s() + 1.0)
         has_stopped = self._loop.stop(left_s() + 1.0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,7 +136,8 @@ class Peers:
             )
         try:
             former = target.remote
-            if former is not None and former.is_alive:
+            # Looked at anew: a peer that has just restarted must not pass for the one before.
+            if former is not None and former.peer.look():
                 check_life(target.name, former.connection.epoch, epoch)
                 return former
             ends: tuple[int, ...] = ()
@@ -248,13 +248,14 @@ class Peers:
                 )
         return found
 
-    def close(self, left_s: Callable[[], float]) -> None:
+    def close(self, timeout_s: float) -> None:
         """Ends all connections, and every one that a handshake still under way may make."""
         with self._lock:
             self._is_closed = True
+        self._side.engine.close_peers(timeout_s)
         for target in self._all():
             if (remote := target.remote) is not None:
-                self._end(remote, "closed", left_s())
+                self._end(remote, "closed", 0.0)
 
     # ---- private
 

@@ -29,8 +29,8 @@ class Revoker:
         self._sessions = sessions
         self._revocations = sessions.revocations
 
-    def revoke_tag(self, tag: int, timeout_s: float) -> None:
-        """Returns once no write with this tag can land.
+    def revoke_tag(self, tag: int, only: str | None, timeout_s: float) -> None:
+        """Returns once no write with this tag (of the peer of that name only) can land.
 
         Raises:
             NotQuiesced: A peer neither answered nor could be stopped from here.
@@ -38,7 +38,7 @@ class Revoker:
         call = f"revoke({tag})"
         deadline = time.monotonic() + timeout_s
         self._engine.revoke_notices(tag)
-        question = self._ask(call, tag, deadline, lifted=False)
+        question = self._ask(call, tag, deadline, lifted=False, only=only)
         silent: list[Session] = []
 
         def end_silent() -> None:
@@ -50,8 +50,11 @@ class Revoker:
 
         question.answered.wait(min(ANSWER_WITHIN_S, timeout_s / 2))
         self._run(call, end_silent, deadline)
-        for session in silent:
-            self._await_quiesced(call, session.name, session.epoch, deadline)
+        # And those that had gone before, and may still hold a write with this tag.
+        gone = [(name, epoch) for _, _, name, epoch, _ in self._engine.unquiesced_links()]
+        for name, epoch in {*gone, *((session.name, session.epoch) for session in silent)}:
+            if only in (None, name):
+                self._await_quiesced(call, name, epoch, deadline)
 
     def allow_tag(self, tag: int, timeout_s: float) -> None:
         """Takes writes with this tag again. A peer that does not answer refuses them for longer."""
@@ -95,12 +98,14 @@ class Revoker:
 
     # ---- private
 
-    def _ask(self, call: str, tag: int, deadline: float, *, lifted: bool) -> Question:
+    def _ask(
+        self, call: str, tag: int, deadline: float, *, lifted: bool, only: str | None = None
+    ) -> Question:
         asked: list[Question] = []
 
         def ask() -> None:
             epoch = self._engine.epoch
-            sessions = self._sessions.all()
+            sessions = [s for s in self._sessions.all() if only in (None, s.name)]
             question = self._revocations.ask({s.identity for s in sessions}, tag, lifted=lifted)
             sequence = question.sequence
             message = wire.Revoke(epoch=epoch, sequence=sequence, tag=tag, lifted=lifted)

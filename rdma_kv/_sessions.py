@@ -22,6 +22,7 @@ from rdma_kv._checksums import BlockSums
 from rdma_kv._control import ControlLoop, heartbeat_period_s
 from rdma_kv._errors import LayoutMismatch, RdmaKvError
 from rdma_kv._offers import Offering, accept_link, make_offering
+from rdma_kv._probe import Probe, nonce_for
 from rdma_kv._ranks import as_seen_by_decode
 from rdma_kv._revocation import Revocations
 from rdma_kv._side import Side, from_wire, show, to_wire
@@ -47,6 +48,7 @@ class Session:
     epoch: int
     geometry: _core.Geometry
     last_heard: float
+    probe: Probe
     links: list[int] = field(default_factory=list)
     was_linked: bool = False  # it came as far as a link
     why_linkless: str = ""  # why its last link ended; one tick later the session does, too
@@ -202,6 +204,7 @@ class Sessions:
         self.revocations.on_hello(name, hello.epoch)
         if not self._sessions:
             self._loop.start_ticking(self)
+        probe = Probe(nonce_for(hello.epoch, self._side.epoch, self._geometry, self._bases))
         self._sessions[identity] = Session(
             identity,
             name,
@@ -209,8 +212,12 @@ class Sessions:
             hello.epoch,
             self._geometry_of(hello),
             time.monotonic(),
+            probe,
         )
         offers, reasons = self._offering.offers, self._offering.reasons
+        if cma := offers.cma:
+            cma = replace(cma, probe_address=probe.address, probe_nonce=probe.nonce)
+            offers = replace(offers, cma=cma)
         if hello.host.pid != os.getpid() or hello.host.boot_id != self._side.host.boot_id:
             offers = wire.Offers(tcp=offers.tcp, cma=offers.cma, rdma=offers.rdma)
             reasons = reasons | {"loopback": "the two sides are not one process"}

@@ -32,6 +32,7 @@ class WriteCall:
         first_layer: int,
         layer_count: int,
         tag: int,
+        notify: bool,
         deadline: float,
         reconnect: Reconnect,
         peer_epoch: int | None,
@@ -39,6 +40,7 @@ class WriteCall:
         self._peers = peers
         self._target = target
         self._what = (local, remote, first_layer, layer_count, tag)
+        self._notify = notify
         self._deadline = deadline
         self._reconnect = reconnect
         self._peer_epoch = peer_epoch
@@ -58,9 +60,9 @@ class WriteCall:
         is_allowed = self._reconnect is not False
         return self._peers.revive(self._target, self._left_s(), allowed=is_allowed, epoch=epoch)
 
-    def arguments(self) -> tuple[BlockIds, BlockIds, int, int, int, float]:
+    def arguments(self) -> tuple[BlockIds, BlockIds, int, int, int, float, bool]:
         """For the core; the deadline counts from the call, reconnecting included."""
-        return (*self._what, self._left_s())
+        return (*self._what, self._left_s(), self._notify)
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - time.monotonic())

@@ -25,28 +25,27 @@ using transport::RemoteEnd;
 constexpr double kInterruptedWait = 5.0;
 
 std::shared_ptr<engine::Transfer> write(const PyPeer& self, py::handle src, py::handle dst,
-                                        std::uint32_t first_layer, std::uint32_t layer_count,
-                                        std::uint32_t tag, double timeout_s,
-                                        engine::Peer::Then then) {
+                                        kv::LayerRange layers, engine::Label label,
+                                        double timeout_s, engine::Peer::Then then) {
   const IdList src_ids(src, "local");
   const IdList dst_ids(dst, "remote");
   const py::gil_scoped_release released;
-  return self.peer->write(src_ids.view(), dst_ids.view(), {first_layer, layer_count}, tag,
-                          deadline_after(timeout_s), then);
+  return self.peer->write(src_ids.view(), dst_ids.view(), layers, label, deadline_after(timeout_s),
+                          then);
 }
 
 PyTransfer write_async(const PyPeer& self, py::handle src, py::handle dst,
                        std::uint32_t first_layer, std::uint32_t layer_count, std::uint32_t tag,
-                       double timeout_s) {
-  return {
-      write(self, src, dst, first_layer, layer_count, tag, timeout_s, engine::Peer::Then::kReturn),
-      self.engine};
+                       double timeout_s, bool notify) {
+  return {write(self, src, dst, {first_layer, layer_count}, {tag, notify}, timeout_s,
+                engine::Peer::Then::kReturn),
+          self.engine};
 }
 
 void write_wait(const PyPeer& self, py::handle src, py::handle dst, std::uint32_t first_layer,
-                std::uint32_t layer_count, std::uint32_t tag, double timeout_s) {
-  const auto transfer =
-      write(self, src, dst, first_layer, layer_count, tag, timeout_s, engine::Peer::Then::kWait);
+                std::uint32_t layer_count, std::uint32_t tag, double timeout_s, bool notify) {
+  const auto transfer = write(self, src, dst, {first_layer, layer_count}, {tag, notify}, timeout_s,
+                              engine::Peer::Then::kWait);
   try {
     wait_with_signals(kNever, [&](Nanos until) { return transfer->wait(until); });
   } catch (...) {  // a signal: nothing of this write may land after the caller has left
@@ -178,10 +177,17 @@ RemoteEnd make_remote_end(const Engine& local, const std::string& name, const st
 void bind_peer(py::module_& m) {
   py::class_<PyPeer>(m, "Peer")
       .def("write", &write_async, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
-           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"))
+           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true)
       .def("write_wait", &write_wait, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
-           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"))
+           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true)
       .def_property_readonly("alive", [](const PyPeer& self) { return self.peer->is_alive(); })
+      .def(
+          "look",
+          [](const PyPeer& self) {
+            self.peer->tick();
+            return self.peer->is_alive();
+          },
+          py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("name", [](const PyPeer& self) { return self.peer->name(); })
       .def_property_readonly("epoch", [](const PyPeer& self) { return self.peer->epoch(); })
       .def_property_readonly("transport", [](const PyPeer& self) { return self.peer->transport(); })
@@ -192,11 +198,16 @@ void bind_peer(py::module_& m) {
              return failed ? to_exception(*failed) : py::none();
            })
       .def(
-          "lose", [](const PyPeer& self, const std::string& why) { self.peer->lose(why); },
+          "lose",
+          [](const PyPeer& self, const std::string& why) {
+            if (self.engine->is_owner()) self.peer->lose(why);
+          },
           py::arg("why"), py::call_guard<py::gil_scoped_release>())
       .def(
           "close",
-          [](const PyPeer& self, double timeout_s) { self.peer->close(deadline_after(timeout_s)); },
+          [](const PyPeer& self, double timeout_s) {
+            if (self.engine->is_owner()) self.peer->close(deadline_after(timeout_s));
+          },
           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("revoke", &revoke, py::arg("tag"))
       .def(
@@ -221,6 +232,10 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("layout", &Engine::layout)
       .def(
           "close", [](Engine& self, double timeout_s) { self.close(deadline_after(timeout_s)); },
+          py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "close_peers",
+          [](Engine& self, double timeout_s) { self.close_peers(deadline_after(timeout_s)); },
           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("listen", &Engine::listen, py::arg("address"), py::arg("port"),
            py::call_guard<py::gil_scoped_release>())

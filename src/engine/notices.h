@@ -4,9 +4,12 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -22,10 +25,13 @@ struct Notice {
   std::shared_ptr<const transport::Origin> origin;
 };
 
-// Safe from any thread. Keeps notices until somebody takes them, whoever that is, once.
+// Safe from any thread. Keeps notices until somebody takes them, whoever that is, once. When too
+// many of one host wait, its links are held up (see NoticeSink), and no other's.
 class Notices : public transport::NoticeSink {
  public:
-  void deliver(const transport::Origin& origin, std::uint32_t tag) noexcept override;
+  bool deliver(const transport::Origin& origin, std::uint32_t tag) noexcept override;
+  bool wait_for_room(const transport::Origin& origin,
+                     const std::function<void()>& go_on) noexcept override;
 
   // Everything that waits, oldest first; never blocks.
   std::vector<Notice> take_all();
@@ -51,9 +57,20 @@ class Notices : public transport::NoticeSink {
   bool is_closed() const noexcept;
 
  private:
+  using Calls = std::vector<std::function<void()>>;
+
+  // What waits of one host's peers; here while something does.
+  struct Share {
+    std::size_t waiting = 0;
+    Calls held_up;  // links that are told when there is room
+  };
+
   std::vector<Notice> extract(std::uint32_t tag, std::size_t count);
   template <class Predicate>
   void discard(Predicate is_meant) noexcept;
+  std::shared_ptr<const transport::Origin> known(const transport::Origin& origin);
+  // One notice less waits. Whom to tell, without the lock, is added to `calls`.
+  void release(const Notice& notice, Calls& calls);
 
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
@@ -61,6 +78,7 @@ class Notices : public transport::NoticeSink {
   std::map<std::uint32_t, std::size_t> counts_;
   std::map<std::uint64_t, std::shared_ptr<const transport::Origin>> origins_;  // by epoch
   RevokedTags revoked_;
+  std::map<std::string, Share, std::less<>> shares_;  // by host
   EventFd ready_;
   bool is_closed_ = false;
 };

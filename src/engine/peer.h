@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,7 +57,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   };
   // Throws Error(kValue) for bad ids (nothing moved) and Error(kPeerLost) when the link is down.
   std::shared_ptr<Transfer> write(kv::BlockIds src, kv::BlockIds dst, kv::LayerRange layers,
-                                  std::uint32_t tag, Nanos deadline, Then then = Then::kReturn);
+                                  Label label, Nanos deadline, Then then = Then::kReturn);
 
   bool is_alive() const noexcept { return is_alive_.load(std::memory_order_acquire); }
   std::optional<Error> failure() const;  // why it is not alive
@@ -75,6 +76,11 @@ class Peer : public std::enable_shared_from_this<Peer> {
   // The peer has said in another way (a new handshake) that it has ended this link.
   void confirm_quiesced() noexcept;
 
+  // The same for many, at the same time: one that does not answer costs the others nothing.
+  static void close_all(std::span<Peer* const> peers, Nanos deadline) noexcept;
+  // Begins the end of an idle link, in order, and returns at once; does nothing while writes move.
+  void end_soon(const char* why) noexcept;
+  bool is_gone() const noexcept;  // nothing is left to end
   // Looks at deadlines and at the link's health; the engine calls it a few times a second.
   void tick() noexcept;
 
@@ -106,6 +112,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   bool collect() noexcept;
   void check_deadlines(Nanos at) noexcept;
   void stop(std::shared_ptr<Transfer> transfer, Error cause, Nanos at) noexcept;
+  bool continue_close(Nanos deadline) noexcept;  // true: there is nothing to wait for
   void begin_end(const transport::Failure& cause) noexcept;
   void continue_end() noexcept;
   void give_up_quiescing() noexcept;
@@ -125,6 +132,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   const std::string name_;
   const std::uint64_t epoch_;
   const char* const transport_;
+  const std::string path_;  // for messages
   const std::size_t most_runs_;
   const std::string description_;
   std::atomic<bool> is_alive_{true};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "transport/remote_end.h"
@@ -10,7 +11,7 @@ namespace rdma_kv::transport {
 
 // Who writes to us over one link.
 struct Origin {
-  std::string name;         // address of the peer, for messages and notices
+  std::string name;         // for messages and notices; up to a space: the address of its host
   std::uint64_t epoch = 0;  // of the peer
 };
 
@@ -18,7 +19,11 @@ struct Origin {
 class NoticeSink {
  public:
   virtual ~NoticeSink() = default;
-  virtual void deliver(const Origin& origin, std::uint32_t tag) noexcept = 0;
+  // False when no more notices of this peer should come: see wait_for_room().
+  virtual bool deliver(const Origin& origin, std::uint32_t tag) noexcept = 0;
+  // False: there is room for this peer's notices. True: too many of them wait to be taken, and
+  // `go_on` is called once some were, once, on any thread.
+  virtual bool wait_for_room(const Origin& origin, const std::function<void()>& go_on) noexcept = 0;
 };
 
 // One link that a peer opened, or may still open, into this side. Lives on the reactor's thread.

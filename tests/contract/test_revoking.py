@@ -102,6 +102,25 @@ def test_after_a_revocation_the_blocks_stay_as_they_are(wire: Wire):
     assert decode.digests() == wanted
 
 
+def test_writes_without_a_notice_are_revoked_by_their_tag_too(wire: Wire):
+    prefill, decode = wire.pair(LARGE)
+    prefill.comm.write_cache(*decode.address, [1], [2], tag=ABORTED, notify=False)
+    prefill.write(decode.address, [], [], tag=OTHER)
+    decode.received(OTHER, 30)
+    assert decode.notices() == []
+    transfers = [
+        prefill.comm.write_cache_async(*decode.address, EVERY, TURNED, tag=ABORTED, notify=False)
+        for _ in range(12)
+    ]
+
+    decode.revoke(ABORTED)
+
+    assert not decode.changed_within(0.5)
+    assert {type(ending(transfer)) for transfer in transfers} <= {type(None), TransferRevoked}
+    with pytest.raises(TransferRevoked):
+        prefill.comm.write_cache(*decode.address, [1], [2], tag=ABORTED, notify=False)
+
+
 def test_a_peer_that_connects_later_learns_what_is_revoked(wire: Wire):
     decode = wire.decode(Shape())
     decode.revoke(ABORTED)
@@ -173,12 +192,13 @@ def test_revoking_a_stranger_is_refused(wire: Wire):
 @pytest.mark.two_processes
 def test_a_stopped_peer_is_revoked_or_the_call_says_not(wire: Wire, own_process: PeerProcess):
     """Prefill is stopped in the middle of its writes; decode aborts the request."""
-    decode = wire.here("decode", LARGE)
-    prefill = own_process.open("prefill", LARGE, wire.settings(), seed=3)
+    decode = wire.decode_here(LARGE)
+    prefill = wire.prefill_in(own_process, LARGE)
     assert prefill.connect(decode.address)
     [name] = decode.peer_names()
     prefill.start("write_again_and_again", decode.address, EVERY, TURNED, tag=ABORTED)
-    eventually(lambda: decode.changed_within(0.01), 20, "bytes arrive")
+    untouched = image_of(decode).digests()
+    eventually(lambda: decode.digests() != untouched, 20, "bytes arrive")
 
     own_process.pause()
     is_quiesced = wire.transport != "cma"  # only the sender can stop its own system calls

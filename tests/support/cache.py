@@ -52,6 +52,21 @@ class Cache:
                 size = (shape.blocks - 1) * stride + block + 2 * GUARD
                 self._raw[name, layer] = np.frombuffer(bytearray(noise.bytes(size)), np.uint8)
 
+    def copy(self) -> Cache:
+        """Another one with these bytes."""
+        return self.holding(self.shape, {key: raw.copy() for key, raw in self._raw.items()})
+
+    @classmethod
+    def holding(cls, shape: Shape, raw: dict[tuple[str, int], np.ndarray]) -> Cache:
+        """One of given bytes, guards and padding included."""
+        made = cls.__new__(cls)
+        made.shape, made._raw = shape, raw
+        return made
+
+    def raw(self) -> dict[tuple[str, int], np.ndarray]:
+        """All bytes of each tensor and layer, guards and padding included."""
+        return self._raw
+
     def blocks(self, name: str, layer: int) -> np.ndarray:
         """A view of the payload: (blocks, block bytes)."""
         block, stride = self.shape.tensors()[name]

@@ -29,8 +29,8 @@ class Server:
         self._sides[number] = Side(role, Shape(**shape), **more)
         return list(self._sides[number].address)
 
-    def discard(self, number: int) -> None:
-        """Ends a side and frees its memory."""
+    def forget(self, number: int) -> None:
+        """Closes a side and drops it."""
         self._sides.pop(number).close()
 
     def serve(self, line: str) -> None:

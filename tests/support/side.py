@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import dataclasses
 import os
 import select
 import threading
@@ -19,7 +20,9 @@ from typing import Any
 
 from rdma_kv import Config, PeerInfo, RDMACommunicator, TransferError
 from support.cache import Cache, Shape
+from support.load import Load
 from support.patience import scaled
+from support.usage import usage
 
 HERE = "127.0.0.1"
 
@@ -35,6 +38,7 @@ class Side:
         *,
         port: str = "0",
         seed: int = 0,
+        reconnect: bool = True,
     ) -> None:
         self.shape = shape
         self.seed = seed
@@ -58,6 +62,7 @@ class Side:
             block_number=shape.blocks,
             block_bytes=shape.block_bytes,
             config=Config.from_env(settings),
+            reconnect=reconnect,
             **extra,
         )
         self.address = (HERE, str(self.comm.port)) if role == "decode" else (HERE, "0")
@@ -95,6 +100,17 @@ class Side:
                 return True
             time.sleep(0.005)
         return self.digests() != first
+
+    def memory(self) -> Cache:
+        """A copy of all bytes as they are now."""
+        return self.cache.copy()
+
+    def places(self) -> list[list[Any]]:
+        """[tensor, layer, address, bytes] of all memory, guards included."""
+        return [
+            [name, layer, raw.ctypes.data, raw.size]
+            for (name, layer), raw in self.cache.raw().items()
+        ]
 
     # ---- decode ----
 
@@ -144,6 +160,7 @@ class Side:
         return [[d.peer, d.epoch, d.reason, d.is_quiesced] for d in gone]
 
     def peer_names(self) -> list[str]:
+        """Of those connected."""
         return [peer.name for peer in self.comm.peers()]
 
     def notices_by_descriptor(self, count: int, timeout_s: float) -> list[int]:
@@ -218,11 +235,29 @@ class Side:
             except TransferError as error:
                 return f"{type(error).__name__}: {error}"
 
+    def start_load(self, address: Sequence[str], **how: Any) -> None:
+        """Writes into lanes from now on; one load at a time."""
+        self._load = Load(self.comm, address, **how)
+        self._load.start()
+
+    def load_flows(self, writes: int, timeout_s: float) -> float:
+        """Waits for that many writes of every lane; returns how long one took, in seconds."""
+        return self._load.await_flow(writes, scaled(timeout_s))
+
+    def end_load(self, timeout_s: float, *, ask: bool = True) -> list[dict[str, Any]]:
+        """What became of each lane. Asks the writers to stop, or waits until faults stop them."""
+        return [dataclasses.asdict(lane) for lane in self._load.end(scaled(timeout_s), ask=ask)]
+
     # ---- both ----
 
     def open_things(self) -> int:
         """Threads and descriptors of this process."""
         return sum(len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("task", "fd"))
+
+    def usage(self, *, is_rdma: bool = False) -> dict[str, int]:
+        if self.comm.role == "decode":
+            self.comm.poll_departed()  # kept, up to a bound, for who asks
+        return usage(is_rdma=is_rdma)
 
     def processor_seconds(self) -> float:
         return time.process_time()
@@ -247,3 +282,7 @@ class Side:
 
     def close(self) -> None:
         self.comm.close()
+
+    def forget(self) -> None:
+        """As close(); see RemoteSide."""
+        self.close()

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "transport/inbound.h"
+#include "transport/notice_gate.h"
 #include "transport/rdma/endpoint.h"
 #include "transport/rdma/notice_counter.h"
 #include "transport/rdma/rail.h"
@@ -49,8 +50,8 @@ class RdmaInbound : public stream::StreamInbound, private Receiver {
   };
 
   std::shared_ptr<const Rail> rail_;
-  NoticeSink& sink_;
   const Origin origin_;
+  NoticeGate gate_;
   void* hub_context_;
   std::shared_ptr<verbs::CompletionQueue> queue_;
   std::vector<Lane> lanes_;  // empty once the path is dropped

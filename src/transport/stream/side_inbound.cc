@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "transport/notice_gate.h"
 #include "transport/stream/acceptor.h"
 #include "transport/stream/frames.h"
 #include "transport/stream/mailbox.h"
@@ -24,8 +25,8 @@ class SideInbound : public StreamInbound {
   SideInbound(Reactor& reactor, NoticeSink& sink, Origin origin, const char* transport,
               std::function<void()> end_path, Stops stops)
       : reactor_(reactor),
-        sink_(sink),
         origin_(std::move(origin)),
+        gate_(reactor, sink, origin_, [this] { serve(); }),
         transport_(transport),
         end_path_(std::move(end_path)),
         stops_(stops) {}
@@ -106,17 +107,21 @@ class SideInbound : public StreamInbound {
   void confirm() noexcept {
     char scrap[4096];
     const ssize_t got = ::recv(stream_.get(), scrap, sizeof scrap, MSG_DONTWAIT);
-    if (got > 0 || (got < 0 && !is_reset(errno))) return;
+    if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR))) return;
+    const bool has_closed = got == 0 || is_reset(errno);
     reactor_.remove(stream_.get());
+    if (!has_closed) return;
     quiesce();
     tell_end();
   }
 
   void serve() noexcept {
-    if (is_ended_) return;
+    if (is_ended_ || !stream_) return;
     if (outbox_.flush(stream_.get()) == Io::kError) return lose_by("send", errno);
     Frame frame{};
-    for (int i = 0; i < kFramesPerTurn && outbox_.room() >= kHeaderBytes + kWordBytes; ++i) {
+    for (int i = 0;
+         i < kFramesPerTurn && outbox_.room() >= kHeaderBytes + kWordBytes && gate_.is_open();
+         ++i) {
       const auto next = inbox_.next(frame);
       if (next == Inbox::Next::kNonsense) return nonsense("nonsense");
       if (next == Inbox::Next::kNeedMore) {
@@ -136,7 +141,7 @@ class SideInbound : public StreamInbound {
   // False when the link ended by it.
   bool answer(const Frame& frame) noexcept {
     if (frame.header.type == FrameType::kNotice) {
-      if (const auto tag = decode_word(frame.body); tag && *tag != 0) sink_.deliver(origin_, *tag);
+      if (const auto tag = decode_word(frame.body); tag && *tag != 0) gate_.deliver(*tag);
       (void)outbox_.push(encode_ack(frame.header.transfer, AckStatus::kApplied));
       return true;
     }
@@ -155,14 +160,22 @@ class SideInbound : public StreamInbound {
 
   // While answers wait nothing more is read: whoever asks must also listen. Frames left in the
   // inbox by a turn that was cut short are announced by no EPOLLIN, so they wait for EPOLLOUT too.
+  // A link that is held up hears at most once that its stream was reset.
   void watch(bool is_blocked) noexcept {
     const bool wants_out = is_blocked || inbox_.has_frame();
-    if (std::exchange(waits_for_out_, wants_out) == wants_out) return;
-    reactor_.modify(stream_.get(), wants_out ? EPOLLOUT : EPOLLIN);
+    const std::uint32_t events = !gate_.is_open() ? EPOLLONESHOT : wants_out ? EPOLLOUT : EPOLLIN;
+    if (std::exchange(watched_, events) == events) return;
+    reactor_.modify(stream_.get(), events);
   }
 
+  // The kernel tells of an error once, and from then on of an end that the peer did not make: after
+  // a timeout nobody can say any more whether the sender has stopped.
   void lose_by(const char* call, int err) noexcept {
-    close_after_peer(lost_text(call, err, path_), LogLevel::kInfo);
+    const std::string why = lost_text(call, err, path_);
+    if (stops_ == Stops::kHere || is_reset(err)) return close_after_peer(why, LogLevel::kInfo);
+    if (!finish(why)) return;
+    log(LogLevel::kWarning, join("the ", transport_, " link of ", origin_.name, " ended: ", why));
+    tell_end();
   }
 
   void nonsense(const char* what) noexcept {
@@ -173,8 +186,8 @@ class SideInbound : public StreamInbound {
   }
 
   Reactor& reactor_;
-  NoticeSink& sink_;
   const Origin origin_;
+  NoticeGate gate_;
   const char* const transport_;
   std::function<void()> end_path_;
   const Stops stops_;
@@ -182,8 +195,8 @@ class SideInbound : public StreamInbound {
   std::string path_;
   Inbox inbox_;
   Outbox outbox_;
-  bool waits_for_out_ = false;
   std::string why_;
+  std::uint32_t watched_ = EPOLLIN;
   bool is_ended_ = false;
   bool is_quiesced_ = false;
 };
