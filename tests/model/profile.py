@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 MINUTES = float(os.environ.get("RDMA_KV_MODEL_MINUTES", "0"))
 IS_SOAK = MINUTES > 0
 
-EXAMPLES = {"loopback": 60, "cma": 40, "tcp": 40, "rdma": 6}
+EXAMPLES = {"loopback": 60, "cma": 60, "tcp": 60, "rdma": 4}
 STEPS = 50 if IS_SOAK else 30
 
 

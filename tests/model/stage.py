@@ -11,7 +11,6 @@ from types import TracebackType
 from model.memory import Digests, Image, Memory
 from model.notices import Notices
 from support.cache import Cache, Shape
-from support.patience import scaled
 from support.peer import PeerProcess, RemoteSide
 from support.side import Side
 from support.wire import Wire
@@ -115,6 +114,6 @@ class Stage:
         if self._process is not None:
             for life in lives:
                 if isinstance(life.side, RemoteSide) and life.side.process is self._process:
-                    life.side.discard(scaled(20))
+                    life.side.forget()
             self._pool.give_back(self._process)
             self._process = None

@@ -16,7 +16,7 @@ from support.patience import scaled
 from support.wire import Wire
 
 
-@pytest.mark.timeout(scaled(110) + MINUTES * 60)
+@pytest.mark.timeout(scaled(300) + MINUTES * 60)
 def test_memory_and_outcomes_follow_the_model(wire: Wire, pool: Pool):
     machine = machine_on(wire, pool)
     number, end = first_seed(), time.monotonic() + MINUTES * 60

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import rdma_kv
 from support.cache import Shape
 from support.nursery import Child, peer_environment
-from support.patience import scaled
+from support.patience import eventually, scaled
 
 ANSWER_WITHIN_S = 60.0
 
@@ -99,7 +100,10 @@ class PeerProcess:
         self._process.wait()
 
     def pause(self) -> None:
+        """Returns once all of it stands still: the signal takes effect when a thread meets it."""
         self._process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.pid}/task")
+        eventually(lambda: all(map(_is_stopped, threads.iterdir())), 10, "it has stopped")
 
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
@@ -134,21 +138,22 @@ class RemoteSide:
 
     def forget(self) -> None:
         """Closes it and drops the last reference to it, as `del` does in one process."""
-        self._process.forget(self._number)
+        self.process.forget(self._number)
 
     def start(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
         """Begins a call and returns at once."""
         return self.process.start(self._number, method, *args, **kwargs)
-
-    def discard(self, timeout_s: float) -> None:
-        """Ends it and frees its memory; nothing else can be asked of it then."""
-        self.process.start(None, "forget", self._number).result(timeout_s)
 
     def __getattr__(self, method: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             return self.start(method, *args, **kwargs).result(scaled(ANSWER_WITHIN_S))
 
         return call
+
+
+def _is_stopped(thread: Path) -> bool:
+    """The state follows the name, which ends with the last parenthesis."""
+    return (thread / "stat").read_text().rpartition(") ")[2].startswith("T")
 
 
 def same_error(name: str, message: str) -> Exception:

@@ -169,7 +169,7 @@ void RdmaLink::abandon(Write& write) noexcept {
   if ((write.state & kAllPosted) != 0 || is_broken()) return;  // too late, or all ends anyway
   if (posting_ == &write && ((write.state & kNoticeBegun) != 0 || rest_ != nullptr)) {
     // Half a notice or half a chain cannot be taken back, and its end will not be posted.
-    break_off({Errc::kCancelled, "a write was stopped while its last part was being posted"});
+    break_off({Errc::kPeerLost, "a write was stopped while its last part was being posted"});
     return;
   }
   write.is_abandoned = true;
