@@ -78,7 +78,7 @@ class Notices : public transport::NoticeSink {
   std::map<std::uint32_t, std::size_t> counts_;
   std::map<std::uint64_t, std::shared_ptr<const transport::Origin>> origins_;  // by epoch
   RevokedTags revoked_;
-  std::map<std::string, Share, std::less<>> shares_;                           // by host
+  std::map<std::string, Share, std::less<>> shares_;  // by host
   EventFd ready_;
   bool is_closed_ = false;
 };

@@ -66,11 +66,6 @@ class Peer : public std::enable_shared_from_this<Peer> {
   // Waits for what is under way until `deadline`, fails the rest, quiesces and lets go of the link;
   // but a link that cannot be quiesced stays, to be watched until it is.
   void close(Nanos deadline) noexcept;
-  // The same for many, at the same time: one that does not answer costs the others nothing.
-  static void close_all(std::span<Peer* const> peers, Nanos deadline) noexcept;
-  // Begins the end of an idle link, in order, and returns at once; does nothing while writes move.
-  void end_soon(const char* why) noexcept;
-  bool is_gone() const noexcept;  // nothing is left to end
   // Stops every write with this tag, and refuses later ones, until allow(). Returns those that have
   // not ended yet; as soon as they have, nothing with this tag is under way.
   std::vector<std::shared_ptr<Transfer>> revoke(std::uint32_t tag);
@@ -81,6 +76,11 @@ class Peer : public std::enable_shared_from_this<Peer> {
   // The peer has said in another way (a new handshake) that it has ended this link.
   void confirm_quiesced() noexcept;
 
+  // The same for many, at the same time: one that does not answer costs the others nothing.
+  static void close_all(std::span<Peer* const> peers, Nanos deadline) noexcept;
+  // Begins the end of an idle link, in order, and returns at once; does nothing while writes move.
+  void end_soon(const char* why) noexcept;
+  bool is_gone() const noexcept;  // nothing is left to end
   // Looks at deadlines and at the link's health; the engine calls it a few times a second.
   void tick() noexcept;
 
@@ -132,6 +132,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   const std::string name_;
   const std::uint64_t epoch_;
   const char* const transport_;
+  const std::string path_;  // for messages
   const std::size_t most_runs_;
   const std::string description_;
   std::atomic<bool> is_alive_{true};

@@ -39,8 +39,7 @@ struct TransferStats {
 // once.
 class Transfer {
  public:
-  Transfer(std::shared_ptr<Peer> peer, std::unique_ptr<kv::Plan> plan, Label label,
-           Nanos deadline);
+  Transfer(std::shared_ptr<Peer> peer, std::unique_ptr<kv::Plan> plan, Label label, Nanos deadline);
 
   // Drives the path itself while it can, then sleeps. True when the transfer has ended, false at
   // `deadline`. Throws nothing: see rethrow().

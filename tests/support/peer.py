@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 import rdma_kv
 from support.cache import Shape
+from support.nursery import Child, peer_environment
 from support.patience import scaled
 
 ANSWER_WITHIN_S = 60.0
@@ -26,15 +26,14 @@ ANSWER_WITHIN_S = 60.0
 class PeerProcess:
     """A real second process with an interpreter of its own. Any thread may call it."""
 
-    def __init__(self) -> None:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("KVCACHE_")}
-        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-        self._process = subprocess.Popen(
+    def __init__(self, process: Child | None = None) -> None:
+        """Starts one, unless it is given one that was forked."""
+        self._process: Child | subprocess.Popen[str] = process or subprocess.Popen(
             [sys.executable, "-m", "support.peer_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=peer_environment(),
         )
         self._calls = itertools.count()
         self._sides = itertools.count()
@@ -53,6 +52,10 @@ class PeerProcess:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def open(self, role: str, shape: Shape, settings: dict[str, str], **more: Any) -> RemoteSide:
         number = next(self._sides)
@@ -123,7 +126,7 @@ class RemoteSide:
     def __init__(
         self, process: PeerProcess, number: int, shape: Shape, seed: int, address: tuple[str, ...]
     ) -> None:
-        self._process = process
+        self.process = process
         self._number = number
         self.shape = shape
         self.seed = seed
@@ -135,7 +138,11 @@ class RemoteSide:
 
     def start(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
         """Begins a call and returns at once."""
-        return self._process.start(self._number, method, *args, **kwargs)
+        return self.process.start(self._number, method, *args, **kwargs)
+
+    def discard(self, timeout_s: float) -> None:
+        """Ends it and frees its memory; nothing else can be asked of it then."""
+        self.process.start(None, "forget", self._number).result(timeout_s)
 
     def __getattr__(self, method: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:

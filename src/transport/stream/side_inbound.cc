@@ -107,8 +107,10 @@ class SideInbound : public StreamInbound {
   void confirm() noexcept {
     char scrap[4096];
     const ssize_t got = ::recv(stream_.get(), scrap, sizeof scrap, MSG_DONTWAIT);
-    if (got > 0 || (got < 0 && !is_reset(errno))) return;
+    if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR))) return;
+    const bool has_closed = got == 0 || is_reset(errno);
     reactor_.remove(stream_.get());
+    if (!has_closed) return;
     quiesce();
     tell_end();
   }
@@ -166,8 +168,14 @@ class SideInbound : public StreamInbound {
     reactor_.modify(stream_.get(), events);
   }
 
+  // The kernel tells of an error once, and from then on of an end that the peer did not make: after
+  // a timeout nobody can say any more whether the sender has stopped.
   void lose_by(const char* call, int err) noexcept {
-    close_after_peer(lost_text(call, err, path_), LogLevel::kInfo);
+    const std::string why = lost_text(call, err, path_);
+    if (stops_ == Stops::kHere || is_reset(err)) return close_after_peer(why, LogLevel::kInfo);
+    if (!finish(why)) return;
+    log(LogLevel::kWarning, join("the ", transport_, " link of ", origin_.name, " ended: ", why));
+    tell_end();
   }
 
   void nonsense(const char* what) noexcept {
