@@ -64,9 +64,6 @@ class PeerProcess:
         ).result(scaled(ANSWER_WITHIN_S))
         return RemoteSide(self, number, shape, more.get("seed", 0), tuple(address))
 
-    def forget(self, number: int) -> None:
-        self.start(None, "forget", number).result(scaled(ANSWER_WITHIN_S))
-
     def start(self, side: int | None, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         call = next(self._calls)
@@ -131,10 +128,6 @@ class RemoteSide:
         self.shape = shape
         self.seed = seed
         self.address = address
-
-    def forget(self) -> None:
-        """Closes it and drops the last reference to it, as `del` does in one process."""
-        self._process.forget(self._number)
 
     def start(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
         """Begins a call and returns at once."""
