@@ -9,6 +9,7 @@
 
 #include "bindings/bind.h"
 #include "bindings/engine_py.h"
+#include "bindings/gil.h"
 #include "bindings/stream_py.h"
 #include "transport/cma/link.h"
 #include "transport/cma/offer.h"
@@ -65,7 +66,7 @@ Ticket cma_accept(Engine& engine, const std::string& origin, std::uint64_t epoch
 PyPeer cma_open(const std::shared_ptr<Engine>& engine, const RemoteEnd& remote,
                 const py::dict& given) {
   const Offer offer = to_offer(given);
-  const py::gil_scoped_release released;
+  const GilReleased released;
   need_host_memory(engine->layout(), "cma");
   return {engine->add_peer(remote, transport::cma::open(remote, offer)), engine};
 }
@@ -75,7 +76,7 @@ PyPeer cma_open(const std::shared_ptr<Engine>& engine, const RemoteEnd& remote,
 void bind_cma(py::module_& m) {
   m.def("cma_offer", &cma_offer, py::arg("engine"));
   m.def("cma_accept", &cma_accept, py::arg("engine"), py::arg("origin"), py::arg("epoch"),
-        py::arg("prefill"), py::arg("prefill_pid") = 0, py::call_guard<py::gil_scoped_release>());
+        py::arg("prefill"), py::arg("prefill_pid") = 0, py::call_guard<GilReleased>());
   m.def("cma_open", &cma_open, py::arg("engine"), py::arg("remote"), py::arg("offer"));
 }
 

@@ -9,6 +9,7 @@
 #include "base/owner.h"
 #include "bindings/bind.h"
 #include "bindings/errors_py.h"
+#include "bindings/gil.h"
 #include "bindings/ids.h"
 #include "bindings/wait.h"
 #include "transport/stream/acceptor.h"
@@ -29,7 +30,7 @@ std::shared_ptr<engine::Transfer> write(const PyPeer& self, py::handle src, py::
                                         double timeout_s, engine::Peer::Then then) {
   const IdList src_ids(src, "local");
   const IdList dst_ids(dst, "remote");
-  const py::gil_scoped_release released;
+  const GilReleased released;
   return self.peer->write(src_ids.view(), dst_ids.view(), layers, label, deadline_after(timeout_s),
                           then);
 }
@@ -49,7 +50,7 @@ void write_wait(const PyPeer& self, py::handle src, py::handle dst, std::uint32_
   try {
     wait_with_signals(kNever, [&](Nanos until) { return transfer->wait(until); });
   } catch (...) {  // a signal: nothing of this write may land after the caller has left
-    const py::gil_scoped_release released;
+    const GilReleased released;
     transfer->cancel();
     transfer->wait(deadline_after(kInterruptedWait));
     throw;
@@ -100,7 +101,7 @@ py::list take_notices(Engine& self) {
 py::list inbound_links(Engine& self) {
   std::vector<transport::stream::InboundInfo> links;
   {
-    const py::gil_scoped_release released;
+    const GilReleased released;
     links = self.acceptor()->links();
   }
   py::list out;
@@ -115,7 +116,7 @@ py::list inbound_links(Engine& self) {
 py::list unquiesced_links(Engine& self) {
   std::vector<transport::stream::InboundInfo> links;
   {
-    const py::gil_scoped_release released;
+    const GilReleased released;
     links = self.acceptor()->links();
   }
   py::list out;
@@ -130,7 +131,7 @@ py::list unquiesced_links(Engine& self) {
 py::list take_ended_links(Engine& self) {
   std::vector<transport::stream::EndedLink> links;
   {
-    const py::gil_scoped_release released;
+    const GilReleased released;
     links = self.acceptor()->take_ended();
   }
   py::list out;
@@ -151,7 +152,7 @@ py::list unquiesced_writes(const PyPeer& self) {
 }
 
 std::vector<PyTransfer> revoke(const PyPeer& self, std::uint32_t tag) {
-  const py::gil_scoped_release released;
+  const GilReleased released;
   std::vector<PyTransfer> out;
   for (auto& transfer : self.peer->revoke(tag)) out.push_back({std::move(transfer), self.engine});
   return out;
@@ -187,7 +188,7 @@ void bind_peer(py::module_& m) {
             self.peer->tick();
             return self.peer->is_alive();
           },
-          py::call_guard<py::gil_scoped_release>())
+          py::call_guard<GilReleased>())
       .def_property_readonly("name", [](const PyPeer& self) { return self.peer->name(); })
       .def_property_readonly("epoch", [](const PyPeer& self) { return self.peer->epoch(); })
       .def_property_readonly("transport", [](const PyPeer& self) { return self.peer->transport(); })
@@ -202,21 +203,21 @@ void bind_peer(py::module_& m) {
           [](const PyPeer& self, const std::string& why) {
             if (self.engine->is_owner()) self.peer->lose(why);
           },
-          py::arg("why"), py::call_guard<py::gil_scoped_release>())
+          py::arg("why"), py::call_guard<GilReleased>())
       .def(
           "close",
           [](const PyPeer& self, double timeout_s) {
             if (self.engine->is_owner()) self.peer->close(deadline_after(timeout_s));
           },
-          py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+          py::arg("timeout_s"), py::call_guard<GilReleased>())
       .def("revoke", &revoke, py::arg("tag"))
       .def(
           "allow", [](const PyPeer& self, std::uint32_t tag) { self.peer->allow(tag); },
-          py::arg("tag"), py::call_guard<py::gil_scoped_release>())
+          py::arg("tag"), py::call_guard<GilReleased>())
       .def("unquiesced", &unquiesced_writes)
       .def(
           "confirm_quiesced", [](const PyPeer& self) { self.peer->confirm_quiesced(); },
-          py::call_guard<py::gil_scoped_release>())
+          py::call_guard<GilReleased>())
       .def("counters", &counters);
 }
 
@@ -232,27 +233,27 @@ void bind_engine(py::module_& m) {
       .def_property_readonly("layout", &Engine::layout)
       .def(
           "close", [](Engine& self, double timeout_s) { self.close(deadline_after(timeout_s)); },
-          py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+          py::arg("timeout_s"), py::call_guard<GilReleased>())
       .def(
           "close_peers",
           [](Engine& self, double timeout_s) { self.close_peers(deadline_after(timeout_s)); },
-          py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+          py::arg("timeout_s"), py::call_guard<GilReleased>())
       .def("listen", &Engine::listen, py::arg("address"), py::arg("port"),
-           py::call_guard<py::gil_scoped_release>())
+           py::call_guard<GilReleased>())
       .def(
           "end_link",
           [](Engine& self, std::uint64_t link_id, const std::string& why, double timeout_s) {
             return self.acceptor()->end(link_id, why, deadline_after(timeout_s));
           },
           py::arg("link_id"), py::arg("why"), py::arg("timeout_s") = 0.0,
-          py::call_guard<py::gil_scoped_release>())
+          py::call_guard<GilReleased>())
       .def(
           "end_epoch",
           [](Engine& self, std::uint64_t epoch, const std::string& why, double timeout_s) {
             return self.acceptor()->end_epoch(epoch, why, deadline_after(timeout_s));
           },
           py::arg("epoch"), py::arg("why"), py::arg("timeout_s") = 0.0,
-          py::call_guard<py::gil_scoped_release>())
+          py::call_guard<GilReleased>())
       .def("unquiesced_links", &unquiesced_links)
       .def("take_ended_links", &take_ended_links)
       .def("ended_links_fd", [](Engine& self) { return self.acceptor()->ended_fd(); })

@@ -6,6 +6,7 @@
 
 #include "bindings/bind.h"
 #include "bindings/engine_py.h"
+#include "bindings/gil.h"
 #include "bindings/stream_py.h"
 #include "transport/loopback/end.h"
 #include "transport/loopback/faults.h"
@@ -56,9 +57,9 @@ void bind_loopback(py::module_& m) {
       .def("clear", &Faults::clear);
   m.def("loopback_faults", &transport::loopback::faults, py::return_value_policy::reference);
   m.def("loopback_accept", &loopback_accept, py::arg("engine"), py::arg("origin"), py::arg("epoch"),
-        py::arg("prefill"), py::call_guard<py::gil_scoped_release>());
+        py::arg("prefill"), py::call_guard<GilReleased>());
   m.def("loopback_open", &loopback_open, py::arg("engine"), py::arg("remote"),
-        py::call_guard<py::gil_scoped_release>());
+        py::call_guard<GilReleased>());
 }
 
 }  // namespace rdma_kv::bindings

@@ -13,6 +13,7 @@
 // src/transport/rdma out.
 #ifdef RDMA_KV_HAVE_VERBS
 
+#include "bindings/gil.h"
 #include "transport/rdma/connector.h"
 #include "transport/rdma/inbound.h"
 #include "transport/rdma/rail.h"
@@ -62,7 +63,7 @@ py::list gids_of(const verbs::PortInfo& port) {
 py::list rdma_devices() {
   std::vector<verbs::PortInfo> ports;
   {
-    const py::gil_scoped_release released;
+    const GilReleased released;
     ports = verbs::all_ports();
   }
   py::list out;
@@ -86,7 +87,7 @@ py::list rdma_devices() {
 PyRail make_rail(const std::shared_ptr<Engine>& engine, const std::string& nic, int gid_index,
                  int ib_timeout, bool relaxed_ordering, bool remote_read,
                  std::uint64_t most_mr_bytes, bool remote_write) {
-  const py::gil_scoped_release released;
+  const GilReleased released;
   const RailOptions options{nic,         gid_index,    ib_timeout,   relaxed_ordering,
                             remote_read, remote_write, most_mr_bytes};
   return {engine,
@@ -118,7 +119,7 @@ std::pair<transport::stream::Ticket, Endpoint> rdma_accept(Engine& engine, const
                                                            std::uint64_t epoch,
                                                            const kv::Geometry& prefill,
                                                            const Endpoint& remote) {
-  const py::gil_scoped_release released;
+  const GilReleased released;
   kv::agree(prefill, engine.layout().geometry());
   const transport::Origin from{origin, epoch};
   auto inbound =
@@ -130,7 +131,7 @@ std::pair<transport::stream::Ticket, Endpoint> rdma_accept(Engine& engine, const
 
 PyPeer connect(PyConnector& self, const RemoteEnd& remote, const Endpoint& endpoint,
                std::vector<std::uint32_t> rkeys, bool flush) {
-  const py::gil_scoped_release released;
+  const GilReleased released;
   auto link = self.connector.connect(remote, endpoint, std::move(rkeys), flush);
   return {self.engine->add_peer(remote, std::move(link)), self.engine};
 }
@@ -173,7 +174,7 @@ void bind_connector(py::module_& m) {
   py::class_<PyConnector>(m, "RdmaConnector")
       .def(py::init(
                [](const std::shared_ptr<Engine>& engine, const PyRail& rail, std::uint32_t qps) {
-                 const py::gil_scoped_release released;
+                 const GilReleased released;
                  return PyConnector{engine, Connector(rail.rail, qps)};
                }),
            py::arg("engine"), py::arg("rail"), py::arg("qps"))

@@ -7,6 +7,7 @@
 
 #include "bindings/bind.h"
 #include "bindings/engine_py.h"
+#include "bindings/gil.h"
 #include "bindings/stream_py.h"
 #include "transport/tcp/inbound.h"
 #include "transport/tcp/link.h"
@@ -39,9 +40,9 @@ PyPeer tcp_open(const std::shared_ptr<Engine>& engine, const RemoteEnd& remote,
 
 void bind_tcp(py::module_& m) {
   m.def("tcp_accept", &tcp_accept, py::arg("engine"), py::arg("origin"), py::arg("epoch"),
-        py::arg("prefill"), py::arg("streams"), py::call_guard<py::gil_scoped_release>());
+        py::arg("prefill"), py::arg("streams"), py::call_guard<GilReleased>());
   m.def("tcp_open", &tcp_open, py::arg("engine"), py::arg("remote"), py::arg("streams"),
-        py::call_guard<py::gil_scoped_release>());
+        py::call_guard<GilReleased>());
 }
 
 }  // namespace rdma_kv::bindings

@@ -3,6 +3,7 @@
 #include "bindings/bind.h"
 #include "bindings/engine_py.h"
 #include "bindings/errors_py.h"
+#include "bindings/gil.h"
 #include "bindings/wait.h"
 
 namespace rdma_kv::bindings {
@@ -52,7 +53,7 @@ void bind_transfer(py::module_& m) {
             check_owner(self);
             self.transfer->cancel();
           },
-          py::call_guard<py::gil_scoped_release>())
+          py::call_guard<GilReleased>())
       .def("error", &error)
       .def("fileno",
            [](const PyTransfer& self) {

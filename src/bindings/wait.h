@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/clock.h"
+#include "bindings/gil.h"
 
 namespace rdma_kv::bindings {
 
@@ -25,7 +26,7 @@ bool wait_with_signals(Nanos deadline, Wait&& wait) {
     const Nanos until = std::min(deadline, now() + kSignalSlice);
     bool has_ended = false;
     {
-      const pybind11::gil_scoped_release released;
+      const GilReleased released;
       has_ended = wait(until);
     }
     if (has_ended) return true;

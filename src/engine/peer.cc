@@ -329,7 +329,7 @@ void Peer::check_deadlines(Nanos at) noexcept {
              seconds_between(transfer.stats_.submitted, transfer.deadline_), " s; it waited for ",
              transfer.state_ == State::kQueued ? "earlier writes to this peer"
                                                : "the peer to take or confirm the bytes",
-             "; is the peer alive and KVCACHE_TIMEOUT_S long enough? [", description_, "]"));
+             "; is the peer alive and KVCACHE_TIMEOUT_S long enough?"));
   };
   std::vector<std::shared_ptr<Transfer>> expired;
   bool is_stuck = false;
@@ -443,7 +443,7 @@ void Peer::let_go_of_link() noexcept {
 void Peer::lose(const std::string& why) noexcept {
   const auto lock = enter();
   if (!link_ || is_ending_) return;
-  const transport::Failure cause{Errc::kPeerLost, join(why, " [", description_, "]")};
+  const transport::Failure cause{Errc::kPeerLost, why};
   link_->break_off(cause);
   begin_end(cause);
   if (is_driven_) return;

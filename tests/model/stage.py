@@ -11,6 +11,7 @@ from types import TracebackType
 from model.memory import Digests, Image, Memory
 from model.notices import Notices
 from support.cache import Cache, Shape
+from support.patience import scaled
 from support.peer import PeerProcess, RemoteSide
 from support.side import Side
 from support.wire import Wire
@@ -114,6 +115,6 @@ class Stage:
         if self._process is not None:
             for life in lives:
                 if isinstance(life.side, RemoteSide) and life.side.process is self._process:
-                    life.side.forget()
+                    life.side.discard(scaled(60))
             self._pool.give_back(self._process)
             self._process = None

@@ -129,6 +129,11 @@ async def in_asyncio(
     task = asyncio.ensure_future(awaited())
     await asyncio.sleep(0.05 * SCALE)  # the writes, or the wait, have begun
     ready()
+    if ending == "SIGTERM_handled":  # as asyncio wants it: an exception there goes astray
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return
     if is_signal(ending):
         await task
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
@@ -138,6 +143,8 @@ async def in_asyncio(
 def run(actor: Prefill | Decode, work: str, ending: str, ready: Callable[[], None]) -> None:
     if work == "await":
         asyncio.run(in_asyncio(actor.awaited, ending, ready))
+        if ending == "SIGTERM_handled":
+            sys.exit(5)
         return
     foreground = {"sync": actor.once, "async": actor.many, "threads": threading.Event().wait}[work]
     if work == "threads":

@@ -65,9 +65,6 @@ class PeerProcess:
         ).result(scaled(ANSWER_WITHIN_S))
         return RemoteSide(self, number, shape, more.get("seed", 0), tuple(address))
 
-    def forget(self, number: int) -> None:
-        self.start(None, "forget", number).result(scaled(ANSWER_WITHIN_S))
-
     def start(self, side: int | None, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         call = next(self._calls)
@@ -136,9 +133,9 @@ class RemoteSide:
         self.seed = seed
         self.address = address
 
-    def forget(self) -> None:
-        """Closes it and drops the last reference to it, as `del` does in one process."""
-        self.process.forget(self._number)
+    def discard(self, timeout_s: float) -> None:
+        """Closes it and drops the last reference to it; nothing can be asked of it then."""
+        self.process.start(None, "discard", self._number).result(timeout_s)
 
     def start(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
         """Begins a call and returns at once."""

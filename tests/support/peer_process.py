@@ -29,7 +29,7 @@ class Server:
         self._sides[number] = Side(role, Shape(**shape), **more)
         return list(self._sides[number].address)
 
-    def forget(self, number: int) -> None:
+    def discard(self, number: int) -> None:
         """Closes a side and drops it."""
         self._sides.pop(number).close()
 

@@ -283,6 +283,6 @@ class Side:
     def close(self) -> None:
         self.comm.close()
 
-    def forget(self) -> None:
-        """As close(); see RemoteSide."""
-        self.close()
+    def discard(self, timeout_s: float) -> None:
+        """As RemoteSide's, for one that is about to go out of scope."""
+        self.comm.close(timeout_s=timeout_s)

@@ -227,6 +227,51 @@ def test_a_process_ends_although_its_own_writes_never_do(launch, pair, tmp_path)
     process.check()
 
 
+# Its threads wake up, as they do ten times a second, while the interpreter is being taken apart.
+WAITING_WHEN_THE_INTERPRETER_EXITS = """
+import threading
+import time
+from rdma_kv import _core
+from support.cache import Shape
+from support.side import Side
+
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.5)
+
+sides = [Side(role, Shape(), {"KVCACHE_TRANSPORT": "loopback"}) for role in ("decode", "prefill")]
+decode, prefill = (side.comm for side in sides)
+_core.loopback_faults().delay(600.0)
+prefill.connect("127.0.0.1", decode.port)
+for comm in (decode, prefill):
+    comm._finalizer.atexit = False  # or it would end the calls before
+calls = [
+    lambda: prefill.write_cache("127.0.0.1", decode.port, [1], [2], timeout_s=600),
+    lambda: prefill.write_cache_async("127.0.0.1", decode.port, [1], [2], timeout_s=600).wait(),
+    lambda: decode.received(1, 600),
+]
+for call in calls * 4:
+    threading.Thread(target=call, daemon=True).start()
+slow = Slow()
+time.sleep(0.3)
+"""
+
+
+def test_daemon_threads_in_the_core_do_not_abort_an_interpreter_that_exits():
+    """They never get the GIL again, and must not be unwound."""
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING_WHEN_THE_INTERPRETER_EXITS],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=scaled(20),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "terminate called" not in done.stderr
+
+
 def test_the_words_that_must_not_be_said_are_looked_for():
     """A crash of the interpreter is told from a quiet end."""
     done = subprocess.run(

@@ -8,6 +8,8 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+
 from rdma_kv import Config, ConfigError, RDMACommunicator, RdmaKvError
 from rdma_kv.cli.bench.child_process import trim_memory
 from rdma_kv.cli.local import local_environment
@@ -116,7 +118,7 @@ class Decode:
             is_over = self._forgiven.get(slot) == entry.sequence
             if is_over or not self._manifest.is_current(slot, entry):
                 continue
-            if problem:
+            if problem and not self._is_overwritten(slot, entry):
                 self._send("failure", f"{problem} although its notice is here: {notice}")
             self._cache.confirmed[slot] = entry.sequence
             self._send("verified", size)
@@ -227,6 +229,16 @@ class Decode:
             if other != slot and now.sequence > entry.sequence:
                 return False
         return True
+
+    def _is_overwritten(self, slot: int, entry: Entry) -> bool:
+        """Whether its writer saw it fail, too late to stop it, and has written there again."""
+        first = slot - slot % SLOTS_PER_WRITER
+        for other in set(range(first, first + SLOTS_PER_WRITER)) - {slot}:
+            now = self._manifest.read(other)
+            is_newer = now.sequence > entry.sequence and now.peer == self._peer
+            if is_newer and np.isin(now.ids, entry.ids).any():
+                return True
+        return False
 
     def _digest(self, entry: Entry) -> list[int]:
         regions = self._geometry.of_layers(entry.first_layer, entry.layer_count)
