@@ -269,10 +269,12 @@ class RdmaRail:
         relaxed_ordering: bool,
         remote_read: bool,
         most_mr_bytes: int = 0,
+        remote_write: bool = True,
     ) -> None:
         """nic: a name, or name:port. gid_index -1: automatic. remote_read: this side's peers
         flush by reading. most_mr_bytes: cut regions as for a NIC that takes no larger memory
-        region; 0: as this NIC does. Raises ValueError (unknown NIC or GID index; names those
+        region; 0: as this NIC does. remote_write False: peers may not write, for a side that only
+        sends. Raises ValueError (unknown NIC or GID index; names those
         that exist), the "unavailable" error (no active port) or the "registration" error."""
     @property
     def nic(self) -> str: ...

@@ -122,8 +122,8 @@ class Heartbeat:
         if silent_s > self._timeout_s - self.period_s:  # the next look would be too late
             self._lose(
                 f"no heartbeat from it for {silent_s:.1f} s "
-                f"(KVCACHE_PEER_TIMEOUT_S={self._timeout_s:g}); is its host up, and the process "
-                "not stopped?"
+                f"(KVCACHE_PEER_TIMEOUT_S={self._timeout_s:g}): is it stopped, overloaded or cut "
+                "off? Connect again once it answers"
             )
             return
         self._send(
@@ -147,7 +147,8 @@ class Heartbeat:
             return
         self._last_heard = time.monotonic()
         if isinstance(message, wire.Bye):
-            why = f"it said goodbye: {message.reason or 'no reason given'}"
+            reason = message.reason or "no reason given"
+            why = f"it said goodbye: {reason}; connect again once it is back"
             if self._farewell is None and self._peer.counters()["queued"]:
                 # Confirmations that it sent before may still be on their way, on the link.
                 self._farewell = why

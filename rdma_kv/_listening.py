@@ -32,10 +32,8 @@ class Listening:
         self, loop: ControlLoop, context: zmq.Context[Any], side: Side, address: str, port: int
     ) -> None:
         self._loop = loop
-        self._gatekeeper: Gatekeeper | None = None
-        if side.keys:
-            self._gatekeeper = Gatekeeper(context, side.keys)
-            loop.watch(self._gatekeeper.socket, self._gatekeeper.on_readable)
+        self._gatekeeper = Gatekeeper(context, side.keys)
+        loop.watch(self._gatekeeper.socket, self._gatekeeper.on_readable)
         socket: zmq.Socket[Any] = context.socket(zmq.ROUTER)
         try:
             self.port = _bind(socket, side, address, port)
@@ -60,9 +58,8 @@ class Listening:
 
     def close_gate(self) -> None:
         """After the listening socket, or ZeroMQ would let everybody in."""
-        if self._gatekeeper:
-            self._loop.forget(self._gatekeeper.socket)
-            self._gatekeeper.socket.close()
+        self._loop.forget(self._gatekeeper.socket)
+        self._gatekeeper.socket.close()
 
 
 def _bind(socket: zmq.Socket[Any], side: Side, address: str, port: int) -> int:
@@ -70,6 +67,13 @@ def _bind(socket: zmq.Socket[Any], side: Side, address: str, port: int) -> int:
     socket.maxmsgsize = wire.MOST_REQUEST_BYTES
     socket.rcvhwm = socket.sndhwm = _QUEUE
     socket.handshake_ivl = _GREETING_MS
+    socket.zap_domain = b"rdma_kv"  # without one the gatekeeper is not asked about keyless peers
+    # A peer whose host is gone closes nothing. Not ZeroMQ's own heartbeats: a peer that hangs up
+    # while its messages wait makes them abort the process (libzmq 4.3.5, stream_engine_base.cpp).
+    socket.tcp_keepalive = 1
+    socket.tcp_keepalive_idle = max(1, round(side.config.peer_timeout_s))
+    socket.tcp_keepalive_intvl = 1
+    socket.tcp_keepalive_cnt = 5
     if keys := side.keys:
         socket.curve_server = True
         socket.curve_secretkey = keys.listening.secret

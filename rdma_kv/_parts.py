@@ -53,6 +53,7 @@ class Parts:
                 engine,
                 config,
                 gpu_idx,
+                is_written_to=role == "decode",
                 is_flushed_by_reading=role == "decode" and bool(config.gdrcopy_flush_enable),
             )
             host = wire.Host(boot_id=boot_id(), pid=os.getpid())

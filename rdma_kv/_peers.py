@@ -255,7 +255,7 @@ class Peers:
         self._side.engine.close_peers(timeout_s)
         for target in self._all():
             if (remote := target.remote) is not None:
-                remote.heartbeat.stop("closed")
+                self._end(remote, "closed", 0.0)
 
     # ---- private
 

@@ -21,10 +21,11 @@ void relax() noexcept {
 #endif
 }
 
-// As the caller gave them: the deadline was taken some microseconds before the submission.
+// As the caller gave them: the deadline was taken some microseconds before the submission, or, on a
+// busy machine, so long before it that it was over by then.
 double seconds_between(Nanos begin, Nanos end) noexcept {
   constexpr Nanos kStep = kMillisecond / 10;
-  return static_cast<double>((end - begin + kStep / 2) / kStep) / 1e4;
+  return static_cast<double>((std::max<Nanos>(end - begin, 0) + kStep / 2) / kStep) / 1e4;
 }
 
 }  // namespace
@@ -51,6 +52,7 @@ Peer::Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::st
       name_(std::move(name)),
       epoch_(epoch),
       transport_(link->transport()),
+      path_(link->path()),
       most_runs_(link->most_runs()),
       description_(link->describe()),
       link_(std::move(link)) {}
@@ -96,8 +98,9 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
   const auto lock = enter();
   if (!is_alive()) {
     throw Error(Errc::kPeerLost,
-                join("write of ", name_of(*transfer->plan_), " to ", name_, " over ", transport_,
-                     ": the link is down: ", failure_ ? failure_->what() : "it was closed"));
+                join("write of ", name_of(*transfer->plan_), " to ", name_, " over ", path_,
+                     ": the link is down: ",
+                     failure_ ? failure_->what() : "it was closed; connect again to go on"));
   }
   if (revoked_.contains(label.tag)) {
     throw Error(Errc::kRevoked, revoked(*transfer));
@@ -240,8 +243,10 @@ void Peer::complete(Transfer& transfer, std::optional<Error> error) noexcept {
 void Peer::cancel(Transfer& transfer) noexcept {
   const auto lock = enter();
   if (transfer.is_done() || transfer.state_ == State::kStopping) return;
-  const Error cause(Errc::kCancelled, join("write of ", name_of(*transfer.plan_), " to ", name_,
-                                           " over ", transport_, " was cancelled by the caller"));
+  const Error cause(Errc::kCancelled,
+                    join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", path_,
+                         " was cancelled by the caller; what it had written is "
+                         "there: write those blocks again before they are used"));
   const auto is_it = [&](const auto& other) { return other.get() == &transfer; };
   auto found = std::find_if(queued_.begin(), queued_.end(), is_it);
   const bool is_queued = found != queued_.end();
@@ -253,7 +258,7 @@ void Peer::cancel(Transfer& transfer) noexcept {
 }
 
 std::string Peer::revoked(const Transfer& transfer) const {
-  return join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", transport_,
+  return join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", path_,
               ": decode has revoked tag ", transfer.tag(),
               ": its request was aborted there and the blocks may belong to another one; drop the "
               "request, or have decode allow() the tag before it is used again");
@@ -319,12 +324,12 @@ void Peer::check_deadlines(Nanos at) noexcept {
   const auto late = [&](const Transfer& transfer) {
     return Error(
         Errc::kTimeout,
-        join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", transport_,
+        join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", path_,
              " did not finish within ",
              seconds_between(transfer.stats_.submitted, transfer.deadline_), " s; it waited for ",
              transfer.state_ == State::kQueued ? "earlier writes to this peer"
                                                : "the peer to take or confirm the bytes",
-             "; is the peer alive and KVCACHE_TIMEOUT_S long enough?"));
+             "; is the peer alive and KVCACHE_TIMEOUT_S long enough? [", description_, "]"));
   };
   std::vector<std::shared_ptr<Transfer>> expired;
   bool is_stuck = false;
@@ -340,9 +345,9 @@ void Peer::check_deadlines(Nanos at) noexcept {
   if (!is_ending_) {
     for (auto& transfer : expired) stop(transfer, late(*transfer), at);
     if (is_stuck && link_) {
-      link_->break_off(
-          {Errc::kPeerLost, join("a write that had to stop did not within ",
-                                 kStopGrace / kMillisecond, " ms, so its link was ended")});
+      link_->break_off({Errc::kPeerLost,
+                        join("a write that had to stop did not within ", kStopGrace / kMillisecond,
+                             " ms, so its link was ended; connect again to go on")});
     }
   }
   if (is_ending_ || is_stuck) progress();
@@ -367,7 +372,7 @@ void Peer::begin_end(const transport::Failure& cause) noexcept {
   is_queue_full_ = is_again_ = false;  // nothing is posted any more: do not come back for it
   quiesce_deadline_ = now() + kQuiesceGrace;
   next_deadline_ = now();
-  failure_.emplace(cause.code, join("link to ", name_, " over ", transport_, ": ", cause.what));
+  failure_.emplace(cause.code, join("link to ", name_, " over ", path_, ": ", cause.what));
 }
 
 void Peer::continue_end() noexcept {
@@ -411,12 +416,13 @@ void Peer::fail_all(Errc code, const std::string& why) noexcept {
       complete(transfer, transfer.stop_cause_);
       return;
     }
-    const std::string first =
-        transfer.stop_cause_ ? join(transfer.stop_cause_->what(), "; ") : std::string();
     // What the link never saw cannot land, whatever the rest may do.
-    const Errc own = transfer.state_ == State::kQueued ? Errc::kPeerLost : code;
-    complete(transfer,
-             Error(own, join(first, "write of ", name_of(*transfer.plan_), " failed: ", why)));
+    const bool was_posted = transfer.state_ != State::kQueued;
+    const Errc own = was_posted ? code : Errc::kPeerLost;
+    const std::string first = transfer.stop_cause_
+                                  ? join(transfer.stop_cause_->what(), "; then the ")
+                                  : join("write of ", name_of(*transfer.plan_), " failed: ");
+    complete(transfer, Error(own, first + (was_posted ? why : failure_->what())));
   };
   for (const auto& transfer : std::exchange(queued_, {})) fail(*transfer);
   while (!moving_.empty()) {
@@ -437,8 +443,9 @@ void Peer::let_go_of_link() noexcept {
 void Peer::lose(const std::string& why) noexcept {
   const auto lock = enter();
   if (!link_ || is_ending_) return;
-  link_->break_off({Errc::kPeerLost, why});
-  begin_end({Errc::kPeerLost, why});
+  const transport::Failure cause{Errc::kPeerLost, join(why, " [", description_, "]")};
+  link_->break_off(cause);
+  begin_end(cause);
   if (is_driven_) return;
   progress();
   hand_over();
@@ -491,7 +498,8 @@ bool Peer::continue_close(Nanos deadline) noexcept {
   if (!link_ || !unquiesced_.empty()) return true;
   const bool is_idle = queued_.empty() && moving_.empty();
   if (!is_ending_ && (is_idle || now() >= deadline)) {
-    const transport::Failure cause{Errc::kPeerLost, "it was closed by this side"};
+    const transport::Failure cause{Errc::kPeerLost,
+                                   "it was closed by this side; connect again to go on"};
     if (!is_idle) link_->break_off(cause);
     begin_end(cause);
   }

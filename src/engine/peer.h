@@ -112,7 +112,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   bool collect() noexcept;
   void check_deadlines(Nanos at) noexcept;
   void stop(std::shared_ptr<Transfer> transfer, Error cause, Nanos at) noexcept;
-  bool continue_close(Nanos deadline) noexcept;  // true: the link is gone
+  bool continue_close(Nanos deadline) noexcept;  // true: there is nothing to wait for
   void begin_end(const transport::Failure& cause) noexcept;
   void continue_end() noexcept;
   void give_up_quiescing() noexcept;
@@ -132,6 +132,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   const std::string name_;
   const std::uint64_t epoch_;
   const char* const transport_;
+  const std::string path_;  // for messages
   const std::size_t most_runs_;
   const std::string description_;
   std::atomic<bool> is_alive_{true};

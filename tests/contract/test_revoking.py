@@ -192,8 +192,8 @@ def test_revoking_a_stranger_is_refused(wire: Wire):
 @pytest.mark.two_processes
 def test_a_stopped_peer_is_revoked_or_the_call_says_not(wire: Wire, own_process: PeerProcess):
     """Prefill is stopped in the middle of its writes; decode aborts the request."""
-    decode = wire.here("decode", LARGE)
-    prefill = own_process.open("prefill", LARGE, wire.settings(), seed=3)
+    decode = wire.decode_here(LARGE)
+    prefill = wire.prefill_in(own_process, LARGE)
     assert prefill.connect(decode.address)
     [name] = decode.peer_names()
     prefill.start("write_again_and_again", decode.address, EVERY, TURNED, tag=ABORTED)

@@ -179,5 +179,6 @@ def test_a_goodbye_leaves_time_for_confirmations_under_way(under_way):
     if under_way:
         heartbeat.tick(time.monotonic(), 0.0)
 
-    assert before_the_tick == ([] if under_way else ["it said goodbye: closed"])
-    assert lost == ["it said goodbye: closed"]
+    said = "it said goodbye: closed; connect again once it is back"
+    assert before_the_tick == ([] if under_way else [said])
+    assert lost == [said]

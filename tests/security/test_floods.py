@@ -241,7 +241,7 @@ def test_one_peer_that_never_stops_talking_leaves_time_for_the_others() -> None:
     endless: Any = EndlessSocket()
     nobody: Any = Nobody()
 
-    Heartbeat(nobody, endless, nobody, 3).on_readable()
+    Heartbeat(nobody, endless, nobody, 3, timeout_s=5, patience_s=0).on_readable()
 
     assert 0 < endless.read <= 64
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -96,3 +99,16 @@ class ForkedSide:
         if not is_fine:
             raise RuntimeError(answer)
         return answer
+
+
+@contextmanager
+def stopped(*sides: ForkedSide) -> Iterator[None]:
+    """Their processes stand still meanwhile."""
+    for side in sides:
+        assert side.process.pid
+        os.kill(side.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for side in sides:
+            os.kill(side.process.pid, signal.SIGCONT)

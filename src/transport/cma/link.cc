@@ -86,10 +86,12 @@ bool CmaLink::is_peer_there() noexcept {
   std::array<pollfd, 2> ends{{{process_.get(), POLLIN, 0}, {side_.fd(), POLLRDHUP, 0}}};
   if (::poll(ends.data(), ends.size(), 0) == 0) return true;
   if (ends[1].revents != 0) take_acks();  // and learns what happened to the stream
-  lose({Errc::kPeerLost, ends[0].revents != 0 ? join("process ", pid_, " has ended")
-                                              : join("process ", pid_,
-                                                     " has closed its end of the link: it ended, "
-                                                     "or it ended this link: its log says why")});
+  lose({Errc::kPeerLost,
+        ends[0].revents != 0
+            ? explain("process_vm_writev", ESRCH, pid_)
+            : join("process_vm_writev: not called, process ", pid_,
+                   " has closed its end of the link: it ended, or it ended this link: its log says "
+                   "why; connect again once it is back")});
   return false;
 }
 

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <deque>
 #include <map>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -74,7 +75,8 @@ struct Acceptor::Impl {
   }
 
   void accept_some();
-  void admit(UniqueFd stream);
+  void admit(UniqueFd stream, const Address& from);
+  std::uint64_t least_welcome() const;
   void read_hello(std::uint64_t serial);
   void greet(UniqueFd stream, const Hello& hello);
   const char* objection(const Hello& hello) const noexcept;
@@ -98,9 +100,12 @@ struct Acceptor::Impl {
 
 void Acceptor::Impl::accept_some() {
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
-    UniqueFd stream(::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    Address from;
+    from.length = sizeof from.storage;
+    UniqueFd stream(::accept4(listener.get(), reinterpret_cast<sockaddr*>(&from.storage),
+                              &from.length, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (stream) {
-      admit(std::move(stream));
+      admit(std::move(stream), from);
       continue;
     }
     const int err = errno;
@@ -115,12 +120,25 @@ void Acceptor::Impl::accept_some() {
   }
 }
 
-void Acceptor::Impl::admit(UniqueFd stream) {
-  if (pending.size() >= kMostPending) drop(pending.begin()->first);
+// The oldest of the address that has most.
+std::uint64_t Acceptor::Impl::least_welcome() const {
+  std::map<std::string_view, std::pair<std::size_t, std::uint64_t>> hosts;  // count, oldest serial
+  for (const auto& [serial, stranger] : pending) {
+    auto& host = hosts.try_emplace(stranger.host(), 0, serial).first->second;
+    ++host.first;
+  }
+  const auto most = std::max_element(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) {
+    return a.second.first < b.second.first;
+  });
+  return most->second.second;
+}
+
+void Acceptor::Impl::admit(UniqueFd stream, const Address& from) {
+  if (pending.size() >= kMostPending) drop(least_welcome());
   tune(stream.get());
   const int fd = stream.get();
   const std::uint64_t serial = next_serial++;
-  const auto entry = pending.try_emplace(serial, std::move(stream)).first;
+  const auto entry = pending.try_emplace(serial, std::move(stream), host_of(from)).first;
   try {
     reactor.add(fd, EPOLLIN, [this, serial](std::uint32_t) { read_hello(serial); });
   } catch (...) {

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import gc
-import os
-import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
 
 from support.cache import Shape
 from support.forked import exit_status, forked
-from support.forked_side import ForkedSide
+from support.forked_side import ForkedSide, stopped
 from support.patience import eventually, scaled
 from support.peer import PeerProcess
 from support.wire import Wire
@@ -25,18 +23,6 @@ from tests.stream.peers import Shape as CoreShape
 SMALL = Shape(layers=1, blocks=4)
 # What the engine gives one peer to confirm that nothing can land any more (engine/limits.h).
 QUIESCE_S = 3.0
-
-
-@contextmanager
-def stopped(*sides: ForkedSide) -> Iterator[None]:
-    for side in sides:
-        assert side.process.pid
-        os.kill(side.process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for side in sides:
-            os.kill(side.process.pid, signal.SIGCONT)
 
 
 @pytest.mark.two_processes

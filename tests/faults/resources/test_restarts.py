@@ -11,8 +11,8 @@ from support.patience import SCALE
 from support.wire import Wire
 
 SMALL = Shape(layers=1, blocks=4)
-RESTARTS = round(200 / SCALE)
-KILLS = max(12, round(60 / SCALE))  # of real processes
+RESTARTS = max(24, round(200 / SCALE**2))
+KILLS = max(12, round(60 / SCALE**2))  # of real processes
 
 
 @pytest.mark.timeout(300)

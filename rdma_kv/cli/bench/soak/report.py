@@ -22,6 +22,7 @@ class Progress:
         self._console = console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._shown_at = 0.0
+        self._failures_shown = 0
         self._has_begun = False
 
     def __enter__(self) -> Progress:
@@ -40,6 +41,9 @@ class Progress:
         if not is_due and has_begun == self._has_begun:
             return
         self._shown_at, self._has_begun = now, has_begun
+        for failure in outcome.tally.failures[self._failures_shown :]:
+            self._failures_shown += 1
+            self._console.print(f"FAILURE: {failure}", style="bold red")
         line = progress_line(outcome)
         if self._live:
             self._live.update(Text(line), refresh=True)

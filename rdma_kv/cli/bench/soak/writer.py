@@ -193,7 +193,7 @@ class Writer(threading.Thread):
     def _call(self, under_way: _UnderWay, local: Ids) -> None:
         throw = under_way.throw
         comm = self._neighbours.comms[throw.transport]
-        tag = tag_of(under_way.slot, under_way.sequence) if throw.has_tag else 0
+        tag = tag_of(under_way.slot, under_way.sequence)
         layers = range(throw.first_layer, throw.first_layer + throw.layer_count)
         under_way.begun = time.monotonic()
         call = comm.write_cache if throw.is_sync else comm.write_cache_async
@@ -205,6 +205,7 @@ class Writer(threading.Thread):
                 throw.ids,
                 layers,
                 tag=tag,
+                notify=throw.has_tag,
                 timeout_s=throw.timeout_s,
                 peer_epoch=(under_way.life.cache.epoch or None) if throw.is_pinned else None,
             )
