@@ -8,6 +8,8 @@ VM_PACKAGES=(
   python3-pyverbs python3-zmq python3-msgpack python3-numpy      # the independent peer
   iproute2 iperf3                                               # links, rates
 )
+# libFuzzer and the sanitizers' runtimes come with libclang-rt; llvm names the functions in a stack.
+FUZZ_PACKAGES=(clang-14 libclang-rt-14-dev llvm-14 ccache)
 
 # ensure_packages NAME...: installs what is missing when root, else says what to ask for.
 ensure_packages() {
