@@ -66,7 +66,8 @@ class RDMACommunicator:
             RdmaKvError: A setting cannot be used, or the memory cannot be registered.
         """
         self._given = parse(args, kwargs)
-        self._native = Native(**_native_arguments(self._given))
+        # Its writes carry no epoch, and its engines connect before they write to a restarted peer.
+        self._native = Native(**_native_arguments(self._given), reconnect="same_life")
 
     def connect(self, dst_ip: str, dst_port: str | int, dst_tp_size: int = 0) -> ConnectStatus:
         """Connect to a decode side; returns at once when already connected.

@@ -18,11 +18,21 @@ from rdma_kv._errors import (
     RegistrationError,
     TransferCancelled,
     TransferError,
+    TransferRevoked,
     TransferTimeout,
     TransportUnavailable,
 )
 from rdma_kv._errors import install as _install_errors
-from rdma_kv._stats import Notice, PeerInfo, PeerStats, Stats, TransferStats
+from rdma_kv._stats import (
+    Departure,
+    Notice,
+    PeerInfo,
+    PeerStats,
+    Stats,
+    TransferStats,
+    Unquiesced,
+    UnquiescedWrite,
+)
 from rdma_kv._transfer import Transfer
 
 __version__ = "0.1.0"
@@ -31,6 +41,7 @@ __all__ = [
     "AuthenticationError",
     "Config",
     "ConfigError",
+    "Departure",
     "HandshakeError",
     "HandshakeTimeout",
     "LayoutMismatch",
@@ -46,9 +57,12 @@ __all__ = [
     "Transfer",
     "TransferCancelled",
     "TransferError",
+    "TransferRevoked",
     "TransferStats",
     "TransferTimeout",
     "TransportUnavailable",
+    "Unquiesced",
+    "UnquiescedWrite",
     "__version__",
 ]
 

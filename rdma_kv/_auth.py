@@ -45,7 +45,7 @@ def load_keys(path: Path) -> Keys:
     """Derives the keys from the file of KVCACHE_AUTH_KEY_FILE.
 
     Raises:
-        ConfigError: The file cannot be read, may be read by others, or is too short.
+        ConfigError: The file cannot be read, may be read or is owned by others, or is too short.
     """
     where = f"KVCACHE_AUTH_KEY_FILE={path}"
     try:
@@ -55,12 +55,19 @@ def load_keys(path: Path) -> Keys:
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigError(f"{where}: not a regular file; give a file that holds the secret")
             mode = stat.S_IMODE(status.st_mode)
+            owner = status.st_uid
             secret = file.read(_MOST_SECRET_BYTES + 1).strip()
     except OSError as error:
         raise ConfigError(f"{where}: cannot read it: {error.strerror}") from error
     if mode & 0o077:
         raise ConfigError(
             f"{where}: its mode {mode:04o} lets others at the secret; run `chmod 600 {path}`"
+        )
+    # Asked of what the path leads to: Kubernetes mounts each secret as a symbolic link.
+    if owner not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{where}: user {owner} owns it and could put another secret there; "
+            f"run `chown {os.geteuid()} {path}`"
         )
     if len(secret) < LEAST_SECRET_BYTES:
         raise ConfigError(
@@ -88,14 +95,20 @@ def _derive(secret: bytes, label: bytes) -> KeyPair:
 class Gatekeeper:
     """Answers ZeroMQ's question who may connect: only the holder of the derived client key.
 
+    Without keys everybody may. But where it is asked, ZeroMQ lets in nobody who speaks ZMTP 1 or 2,
+    in which any byte begins a name: from the second peer of a name it reads nothing, and may then
+    never close it (libzmq issues 3238 and 4407), so that noise would use up our descriptors.
+
     Lives on the control thread. Its socket must be bound before the listening one.
     """
 
-    def __init__(self, context: zmq.Context[Any], keys: Keys) -> None:
+    def __init__(self, context: zmq.Context[Any], keys: Keys | None) -> None:
         self.socket: zmq.Socket[Any] = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.bind(ZAP_ADDRESS)
-        self._allowed = z85.decode(keys.connecting.public)
+        self._credentials = (
+            [b"CURVE", z85.decode(keys.connecting.public)] if keys is not None else [b"NULL"]
+        )
         self.refused = 0
 
     def on_readable(self) -> None:
@@ -113,12 +126,7 @@ class Gatekeeper:
     def _answer(self, request: list[bytes]) -> list[bytes]:
         # version, request id, domain, address, identity, mechanism, credentials...
         request_id = request[1] if len(request) > 1 else b""
-        is_known = (
-            len(request) == 7
-            and request[0] == _ZAP_VERSION
-            and request[5] == b"CURVE"
-            and request[6] == self._allowed
-        )
+        is_known = request[:1] == [_ZAP_VERSION] and request[5:] == self._credentials
         if is_known:
             return [_ZAP_VERSION, request_id, b"200", b"OK", b"peer", b""]
         self.refused += 1

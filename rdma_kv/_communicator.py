@@ -15,14 +15,22 @@ import zmq
 from rdma_kv import _logging
 from rdma_kv._arguments import BlockIds, Role, as_ids, check_host, check_port, check_role, whole
 from rdma_kv._config import Config
-from rdma_kv._errors import TransferTimeout
+from rdma_kv._errors import HandshakeError, TransferTimeout
 from rdma_kv._handshake import DEFAULT_TIMEOUT_S
 from rdma_kv._parts import Parts
-from rdma_kv._stats import Notice, PeerInfo, Stats
+from rdma_kv._stats import Departure, Notice, PeerInfo, Stats, Unquiesced
 from rdma_kv._tensors import check_rank, describe_cache
 from rdma_kv._transfer import Transfer, readable
 from rdma_kv._verify import write_verified
-from rdma_kv._write_call import WriteCall, check_tag, check_timeout, wait_for
+from rdma_kv._write_call import (
+    Reconnect,
+    WriteCall,
+    check_epoch,
+    check_reconnect,
+    check_tag,
+    check_timeout,
+    wait_for,
+)
 
 CLOSE_TIMEOUT_S = 5.0
 # Nobody watches an interpreter that exits: transfers under way get less time then.
@@ -55,8 +63,9 @@ class RDMACommunicator:
         tp_size: Tensor-parallel ranks of this side; 0: takes the peer's word.
         tp_rank: Which of them this is.
         config: Settings; None reads the ``KVCACHE_*`` variables.
-        reconnect: Whether a write whose link to the peer broke connects once more by itself;
-            never to a peer that has restarted.
+        reconnect: Whether a write whose link to the peer is down connects once more by itself,
+            within its deadline: True, also when the peer has restarted (but see ``peer_epoch`` of
+            :meth:`write_cache_async`); ``"same_life"``, only when it has not; False, never.
 
     Raises:
         ValueError: An argument is wrong or contradicts another.
@@ -83,7 +92,7 @@ class RDMACommunicator:
         tp_size: int = 1,
         tp_rank: int = 0,
         config: Config | None = None,
-        reconnect: bool = True,
+        reconnect: Reconnect = True,
     ) -> None:
         self._role = check_role(role)
         number = check_port(port)
@@ -110,7 +119,7 @@ class RDMACommunicator:
             tp_rank=tp_rank,
         )
         self._layers = self._cache.layers
-        self._reconnect = reconnect
+        self._reconnect = check_reconnect(reconnect)
         self._parts = Parts(self._role, self._config, self._cache, gpu_idx, number)
         self._engine = self._parts.side.engine
         self._peers = self._parts.peers
@@ -179,7 +188,9 @@ class RDMACommunicator:
         try:
             peer_rank = check_rank(peer_tp_size, peer_tp_rank, "peer_tp_")
             self._peers.connect(host, number, seconds, peer_rank)
-        except zmq.ContextTerminated:
+        except (zmq.ContextTerminated, HandshakeError):
+            if self._finalizer.alive:
+                raise
             raise ValueError(_CLOSED) from None
         return True
 
@@ -207,10 +218,21 @@ class RDMACommunicator:
         tag: int = 0,
         after: Any = None,
         timeout_s: float | None = None,
+        peer_epoch: int | None = None,
+        notify: bool = True,
     ) -> None:
         """Write blocks and wait until the peer can read them; see :meth:`write_cache_async`."""
         write = self._prepare(
-            ip, port, local_block_ids, remote_block_ids, layer_idx, tag, after, timeout_s
+            ip,
+            port,
+            local_block_ids,
+            remote_block_ids,
+            layer_idx,
+            tag,
+            after,
+            timeout_s,
+            peer_epoch,
+            notify,
         )
         if self._config.verify:
             write_verified(self._parts.side, write.remote(), *write.arguments(), self)
@@ -228,6 +250,8 @@ class RDMACommunicator:
         tag: int = 0,
         after: Any = None,
         timeout_s: float | None = None,
+        peer_epoch: int | None = None,
+        notify: bool = True,
     ) -> Transfer:
         """Write local blocks into blocks of a connected decode side.
 
@@ -240,10 +264,16 @@ class RDMACommunicator:
             local_block_ids: Integers in a list, tuple, NumPy or torch array (int32, int64).
             remote_block_ids: Where each of them goes; as many, none twice. Both may be empty.
             layer_idx: One layer, a range of layers with step 1, or None for all layers.
-            tag: 1 to 2**32-1: decode gets a notice with it once everything is visible; 0: none.
+            tag: 1 to 2**32-1: names what the write belongs to. Decode gets a notice with it once
+                everything is visible, and may revoke it; 0: neither.
             after: Something with a ``synchronize`` method, such as a torch.cuda.Event: the call
                 waits for it before it reads the blocks.
             timeout_s: Seconds from now until the write fails; None: KVCACHE_TIMEOUT_S.
+            peer_epoch: ``epoch`` of the decode that granted the remote blocks. When that has
+                restarted the write fails: its blocks belong to somebody else now. None: whichever
+                life the peer is in.
+            notify: False: the tag sends no notice. For all but the last write of a request, so
+                that decode may revoke all of them by their tag.
 
         Returns:
             A handle to wait for, await or cancel.
@@ -251,11 +281,22 @@ class RDMACommunicator:
         Raises:
             ValueError: An id, a layer or the tag is out of range, or a destination comes twice.
             TypeError: Ids are not integers of 32 or 64 bits.
-            PeerLost: The peer was never connected, is down and could not be reached again, or has
-                restarted: then connect() first, and write to blocks that it grants anew.
+            PeerLost: The peer was never connected, is down and could not be reached again, has
+                revoked what it granted, or is in another life than `peer_epoch`: then connect()
+                first, and write to blocks that it grants anew.
+            TransferRevoked: Decode has revoked the tag.
         """
         write = self._prepare(
-            ip, port, local_block_ids, remote_block_ids, layer_idx, tag, after, timeout_s
+            ip,
+            port,
+            local_block_ids,
+            remote_block_ids,
+            layer_idx,
+            tag,
+            after,
+            timeout_s,
+            peer_epoch,
+            notify,
         )
         if self._config.verify:
             return write_verified(self._parts.side, write.remote(), *write.arguments(), self)
@@ -273,6 +314,7 @@ class RDMACommunicator:
 
         Raises:
             TransferTimeout: They did not come in time; says how many did, and who is connected.
+            TransferRevoked: This side has revoked the tag, before the call or during it.
         """
         self._check("decode", "received")
         tag = check_tag(tag, least=1)
@@ -308,7 +350,75 @@ class RDMACommunicator:
     def __aiter__(self) -> AsyncIterator[Notice]:
         return self.notices()
 
+    # ---- decode: taking back
+
+    def revoke(
+        self, what: int | str | PeerInfo, *, peer: str | None = None, timeout_s: float = 5.0
+    ) -> None:
+        """Take back what was granted, and return once nothing of it can land any more.
+
+        For requests that are aborted: their blocks may be given to others as soon as this returns.
+
+        A tag: every write that carries it is stopped at its sender, later ones fail there with
+        TransferRevoked, and its notices are dropped, until :meth:`allow`. Writes without that tag
+        go on. A peer that does not answer loses its links. The last 65536 revoked tags are kept.
+
+        A peer, or by its name all communicators of that process: its links are ended. It may
+        come back, but only by ``connect()``: a write of it
+        fails with PeerLost instead of reconnecting by itself.
+
+        Args:
+            what: A tag, the name of a peer as in :meth:`peers` and in notices, or a PeerInfo.
+            peer: With a tag: ask only the peer of that name, and rely on the others not to use it.
+            timeout_s: Seconds until it gives up; a peer that is well needs milliseconds.
+
+        Raises:
+            NotQuiesced: Something may still land: the peer writes by itself (cma) and does not
+                react. :meth:`unquiesced` lists it until it is settled.
+            ValueError: No peer of that name was ever here, or the tag is out of range.
+        """
+        self._check("decode", "revoke")
+        seconds = check_timeout(timeout_s, 5.0)
+        if peer is not None and isinstance(what, (str, PeerInfo)):
+            raise TypeError("peer narrows a tag; revoke was given a peer already")
+        if isinstance(what, PeerInfo):
+            self._parts.revoker.revoke_peer(what.name, what.epoch, seconds)
+        elif isinstance(what, str):
+            self._parts.revoker.revoke_peer(what, None, seconds)
+        elif isinstance(what, Notice):
+            raise TypeError("revoke was given a Notice; give its tag, or its peer")
+        else:
+            self._parts.revoker.revoke_tag(check_tag(what, least=1), peer, seconds)
+
+    def allow(self, tag: int, *, timeout_s: float = 5.0) -> None:
+        """Take writes with a revoked tag again; returns once the peers know. Idempotent."""
+        self._check("decode", "allow")
+        seconds = check_timeout(timeout_s, 5.0)
+        self._parts.revoker.allow_tag(check_tag(tag, least=1), seconds)
+
+    def poll_departed(self) -> list[Departure]:
+        """Peers that went since the last call, oldest first, each with the reason.
+
+        What was granted to them is not written any more and may be reused, but see
+        ``Departure.is_quiesced``. The last 1024 are kept.
+        """
+        self._check("decode", "poll_departed")
+        return self._parts.take_departures()
+
     # ---- both
+
+    def unquiesced(self) -> list[Unquiesced]:
+        """What has failed or was revoked and may still land; empty nearly always.
+
+        Entries go by themselves as soon as the peer confirms or its process ends.
+        """
+        self._check(None, "unquiesced")
+        if self._role == "prefill":
+            return self._peers.unquiesced()
+        return [
+            Unquiesced(peer=name, epoch=epoch, transport=transport, reason=why)
+            for _, transport, name, epoch, why in self._engine.unquiesced_links()
+        ]
 
     def peers(self) -> list[PeerInfo]:
         """Who is connected, over what, and why not over something better."""
@@ -382,6 +492,8 @@ class RDMACommunicator:
         tag: int,
         after: Any,
         timeout_s: float | None,
+        peer_epoch: int | None,
+        notify: bool,
     ) -> WriteCall:
         self._check("prefill", "write_cache")
         write = WriteCall(
@@ -391,8 +503,10 @@ class RDMACommunicator:
             as_ids(remote, "remote_block_ids"),
             *self._check_layers(layer_idx),
             check_tag(tag, least=0),
+            bool(notify),
             time.monotonic() + check_timeout(timeout_s, self._config.timeout_s),
             self._reconnect,
+            check_epoch(peer_epoch),
         )
         if after is not None:
             wait_for(after)

@@ -130,6 +130,12 @@ def _is_seconds(value: object) -> bool:
     )
 
 
+def _is_seconds_within(low: float, high: float) -> Callable[[object], bool]:
+    return lambda value: (
+        _is_seconds(value) and isinstance(value, (int, float)) and low <= value <= high
+    )
+
+
 # ---- the fields --------------------------------------------------------------------------------
 
 
@@ -234,6 +240,14 @@ class Config:
         float,
         _is_seconds,
         default=30.0,
+    )
+    peer_timeout_s: float = _other(
+        "KVCACHE_PEER_TIMEOUT_S",
+        "seconds of silence after which a peer is given up and its links are ended",
+        "a number of seconds from 0.5 to 86400",
+        float,
+        _is_seconds_within(0.5, 86400),
+        default=5.0,
     )
     qps_per_peer: int | None = _number(
         "KVCACHE_QPS_PER_PEER", "queue pairs for each peer and rail", 1, 16, None

@@ -20,17 +20,24 @@ from rdma_kv import _core, _logging
 
 logger = logging.getLogger("rdma_kv")
 
-HEARTBEAT_PERIOD_S = 1.0
-# Five lost heartbeats: long enough for a stalled scheduler, short enough to free a waiting engine.
-DEAD_AFTER_S = 5.0
+MOST_HEARTBEAT_PERIOD_S = 1.0
+# A peer is heard of so often before it counts as dead: rides out a stalled scheduler.
+_HEARTBEATS_PER_TIMEOUT = 5
 # What a goodbye gets to leave the socket when that is closed.
 GOODBYE_LINGER_MS = 200
 
 Source = Any  # a ZeroMQ socket or a file descriptor
 
 
+def heartbeat_period_s(peer_timeout_s: float) -> float:
+    """How often a peer that gives up after so long is to be told that this side lives."""
+    return min(MOST_HEARTBEAT_PERIOD_S, peer_timeout_s / _HEARTBEATS_PER_TIMEOUT)
+
+
 class Ticking(Protocol):
-    """Something that wants to be called about once per heartbeat period."""
+    """Something that wants to be called about once per `period_s`, constant while it ticks."""
+
+    period_s: float
 
     def tick(self, now: float, late_s: float) -> None:
         """Late: how long this thread overslept; a peer is not to blame for that time."""
@@ -44,8 +51,7 @@ class ControlLoop:
         self._tasks: deque[Callable[[], None]] = deque()
         self._poller = zmq.Poller()
         self._handlers: dict[Source, Callable[[], None]] = {}
-        self._ticking: list[Ticking] = []
-        self._next_tick = 0.0
+        self._ticking: dict[Ticking, float] = {}  # and when each is due
         self._is_stopping = False
         self._is_ended = False
         self._lock = threading.Lock()  # guards _is_ended, and with it the life of _wake
@@ -108,15 +114,12 @@ class ControlLoop:
             self._poller.unregister(source)
 
     def start_ticking(self, what: Ticking) -> None:
-        """Calls `what.tick` every heartbeat period."""
-        if not self._ticking:
-            self._next_tick = time.monotonic() + HEARTBEAT_PERIOD_S
-        self._ticking.append(what)
+        """Calls `what.tick` every `what.period_s`."""
+        self._ticking[what] = time.monotonic() + what.period_s
 
     def stop_ticking(self, what: Ticking) -> None:
         """Unknown ones are ignored."""
-        if what in self._ticking:
-            self._ticking.remove(what)
+        self._ticking.pop(what, None)
 
     # ---- private
 
@@ -159,16 +162,16 @@ class ControlLoop:
     def _wait_ms(self) -> int | None:
         if not self._ticking:
             return None
-        return max(0, int((self._next_tick - time.monotonic()) * 1000) + 1)
+        due = min(self._ticking.values())
+        return max(0, int((due - time.monotonic()) * 1000) + 1)
 
     def _tick_when_due(self) -> None:
         now = time.monotonic()
-        if not self._ticking or now < self._next_tick:
-            return
-        late_s = now - self._next_tick
-        self._next_tick = now + HEARTBEAT_PERIOD_S
-        for what in list(self._ticking):
-            self._guard(lambda what=what: what.tick(now, late_s))  # type: ignore[misc]
+        for what, due in list(self._ticking.items()):
+            if now < due or what not in self._ticking:
+                continue
+            self._ticking[what] = now + what.period_s
+            self._guard(lambda what=what, due=due: what.tick(now, now - due))  # type: ignore[misc]
 
     @staticmethod
     def _guard(task: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ def set_error_types(types: dict[str, type[Exception]]) -> None:
     """Tells the core which Python exception to raise for each code.
 
     Keys: config, registration, handshake, layout_mismatch, authentication, unavailable,
-    transfer, peer_lost, timeout, cancelled, not_quiesced.
+    transfer, peer_lost, timeout, cancelled, revoked, not_quiesced.
     """
 
 def features() -> dict[str, str]:
@@ -103,8 +103,11 @@ class Peer:
         layer_count: int,
         tag: int,
         timeout_s: float,
+        notify: bool = True,
     ) -> Transfer:
-        """src, dst: list, tuple, or buffer of int32/int64, 1-D. Raises before anything moves."""
+        """src, dst: list, tuple, or buffer of int32/int64, 1-D. Raises before anything moves.
+
+        notify: send a notice with the tag; without, the tag only serves revoke()."""
     def write_wait(
         self,
         src: Any,
@@ -113,6 +116,7 @@ class Peer:
         layer_count: int,
         tag: int,
         timeout_s: float,
+        notify: bool = True,
     ) -> None:
         """write() and wait() in one, with the calling thread driving the link: the fast way.
 
@@ -120,6 +124,8 @@ class Peer:
         """
     @property
     def alive(self) -> bool: ...
+    def look(self) -> bool:
+        """Whether it is alive, after a look at the link instead of the last news of it."""
     @property
     def name(self) -> str: ...
     @property
@@ -131,6 +137,14 @@ class Peer:
     def lose(self, why: str) -> None:
         """Breaks the link: what is under way fails with PeerLost(why) once it is quiesced."""
     def close(self, timeout_s: float) -> None: ...
+    def revoke(self, tag: int) -> list[Transfer]:
+        """Stops every write with this tag and refuses later ones; returns those not yet ended."""
+    def allow(self, tag: int) -> None: ...
+    def unquiesced(self) -> list[tuple[int, int, int, list[tuple[int, int, int]]]]:
+        """Writes that failed with NotQuiesced and may still land: (tag, first layer, layer count,
+        runs of (local block, remote block, count)). Watched on until the peer confirms."""
+    def confirm_quiesced(self) -> None:
+        """The peer has said by another way that it has ended this link."""
     def counters(self) -> dict[str, int]:
         """transfers_done, transfers_failed, blocks_written, bytes_written, runs_written, queued,
         posts, work_requests, completions."""
@@ -147,19 +161,36 @@ class Engine:
     def layout(self) -> Layout: ...
     def close(self, timeout_s: float) -> None: ...
 
+    # prefill
+    def close_peers(self, timeout_s: float) -> None:
+        """Peer.close() of all at the same time."""
+
     # decode
     def listen(self, address: str, port: int) -> int:
         """Opens the data port on a numeric address; returns the port."""
-    def end_link(self, link_id: int, why: str) -> None: ...
-    def end_epoch(self, epoch: int, why: str) -> None:
-        """Ends all links of one peer; on return nothing of them can land here any more."""
+    def end_link(self, link_id: int, why: str, timeout_s: float = 0.0) -> bool:
+        """True once nothing of it can land here any more; False when that takes longer."""
+    def end_epoch(self, epoch: int, why: str, timeout_s: float = 0.0) -> bool:
+        """The same for all links of one peer, also those that had ended before."""
+    def unquiesced_links(self) -> list[tuple[int, str, str, int, str]]:
+        """Ended links of which bytes may still land: (link_id, transport, origin name, origin
+        epoch, why it ended). Only what the sender itself has to stop: cma."""
+    def take_ended_links(self) -> list[tuple[int, str]]:
+        """(link_id, why) of links that ended since the last call."""
+    def ended_links_fd(self) -> int:
+        """Readable while take_ended_links() has something to tell."""
+    def revoke_notices(self, tag: int) -> None:
+        """Forgets notices with this tag, those that wait and those that come, until allowed."""
+    def allow_notices(self, tag: int) -> None: ...
+    def discard_notices_of_epoch(self, epoch: int) -> None: ...
     def inbound_links(self) -> list[tuple[int, str, str, int, bool]]:
         """(link_id, transport, origin name, origin epoch, is_open)."""
     def take_notices(self) -> list[tuple[int, str, int]]:
         """(tag, origin name, origin epoch), oldest first; never blocks."""
     def wait_notices(self, tag: int, count: int, timeout_s: float) -> int:
         """Takes `count` notices of `tag` when they are there and returns count; else how many
-        were there at the deadline (none taken). Raises ValueError when the engine is closed."""
+        were there at the deadline (none taken). Raises ValueError when the engine is closed,
+        the "revoked" error when the tag is."""
     def notice_fd(self) -> int: ...
 
 class RemoteEnd:
@@ -238,10 +269,12 @@ class RdmaRail:
         relaxed_ordering: bool,
         remote_read: bool,
         most_mr_bytes: int = 0,
+        remote_write: bool = True,
     ) -> None:
         """nic: a name, or name:port. gid_index -1: automatic. remote_read: this side's peers
         flush by reading. most_mr_bytes: cut regions as for a NIC that takes no larger memory
-        region; 0: as this NIC does. Raises ValueError (unknown NIC or GID index; names those
+        region; 0: as this NIC does. remote_write False: peers may not write, for a side that only
+        sends. Raises ValueError (unknown NIC or GID index; names those
         that exist), the "unavailable" error (no active port) or the "registration" error."""
     @property
     def nic(self) -> str: ...

@@ -14,6 +14,7 @@
         ├── PeerLost
         ├── TransferTimeout
         ├── TransferCancelled
+        ├── TransferRevoked
         └── NotQuiesced
 
 Bad arguments are plain ``ValueError`` and ``TypeError``: nothing has moved then.
@@ -109,11 +110,18 @@ class TransferCancelled(TransferError):
     """The caller cancelled the write in time; it was stopped."""
 
 
+class TransferRevoked(TransferError):
+    """Decode has revoked the write's tag; what was under way was stopped, later ones are refused.
+
+    The request was aborted there. Drop it: its blocks may belong to another request already.
+    """
+
+
 class NotQuiesced(TransferError):
     """A write failed and it could not be made sure that none of its bytes still land.
 
-    Do not reuse the blocks it named, on either side, until the peer has restarted or has been
-    disconnected.
+    On decode: a revoked peer did not confirm that it has stopped. Do not reuse the blocks, on
+    either side, while ``unquiesced()`` lists them.
     """
 
 
@@ -133,6 +141,7 @@ def install() -> None:
             "peer_lost": PeerLost,
             "timeout": TransferTimeout,
             "cancelled": TransferCancelled,
+            "revoked": TransferRevoked,
             "not_quiesced": NotQuiesced,
         }
     )

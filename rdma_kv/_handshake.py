@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
@@ -22,11 +23,13 @@ from rdma_kv._errors import (
     HandshakeError,
     HandshakeTimeout,
     LayoutMismatch,
+    PeerLost,
     RdmaKvError,
     TransportUnavailable,
 )
 from rdma_kv._greeting import NotZeroMqError, read_mechanism
 from rdma_kv._network import endpoint, resolve
+from rdma_kv._probe import nonce_for
 from rdma_kv._ranks import as_seen_by_prefill
 from rdma_kv._side import (
     TRANSPORTS,
@@ -48,6 +51,8 @@ DEFAULT_STREAMS = 1
 _GREETING_TIMEOUT_S = 5.0
 # Heartbeats that a peer may leave unread before they are dropped.
 _SEND_QUEUE = 64
+# Messages of decode that may wait here; with the bound on their size a bound on memory.
+_RECEIVE_QUEUE = 16
 
 _HANDSHAKE_FAILED = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH,
@@ -89,6 +94,22 @@ class Connection:
     geometry: _core.Geometry
     transport: str
     reasons: Mapping[str, str]
+    link_id: int
+    patience_s: float  # decode's: it gives this side up after so much silence
+    revoked: list[int]  # tags
+    early: list[wire.Revoke]  # came during the handshake, and wait for their answers
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """Why this side connects."""
+
+    ends: tuple[int, ...] = ()  # links to the same decode that this one replaces
+    is_automatic: bool = False  # for a write, not for connect()
+    epoch: int | None = None  # this life of the peer only
+
+
+ASKED_FOR = Occasion()
 
 
 def shake_hands(
@@ -98,6 +119,7 @@ def shake_hands(
     port: int,
     timeout_s: float,
     peer_rank: PeerRank = UNKNOWN_RANK,
+    occasion: Occasion = ASKED_FOR,
 ) -> Connection:
     """Agrees with the decode side at an address and opens the best link to it.
 
@@ -107,9 +129,10 @@ def shake_hands(
         LayoutMismatch: The caches differ; both values are named.
         AuthenticationError: The two sides do not share a secret.
         TransportUnavailable: No transport, or not the one that was asked for, could be opened.
+        PeerLost: The peer is in another life than the occasion asks for.
         HandshakeError: Nobody listens there, something else does, or the deadline passed.
     """
-    handshake = _Handshake(context, side, host, port, Deadline(timeout_s), peer_rank)
+    handshake = _Handshake(context, side, host, port, Deadline(timeout_s), peer_rank, occasion)
     try:
         return handshake.run()
     except BaseException:
@@ -126,8 +149,11 @@ class _Handshake:
         port: int,
         deadline: Deadline,
         peer_rank: PeerRank,
+        occasion: Occasion,
     ) -> None:
         self._peer_rank = peer_rank
+        self._occasion = occasion
+        self._early: list[wire.Revoke] = []
         self._context = context
         self._side = side
         self._name = f"{host}:{port}"
@@ -143,15 +169,27 @@ class _Handshake:
         self._probe()
         line = self._socket = self._connect()
         welcome = self._greet()
+        check_life(self._name, welcome.epoch, self._occasion.epoch)
         ours = to_wire(self._side.geometry)
         geometry = from_wire(as_seen_by_prefill(welcome.geometry, ours, *self._peer_rank))
         try:
             _core.agree(self._side.geometry, geometry)
         except LayoutMismatch as error:
             raise LayoutMismatch(self._say(str(error))) from None
-        peer, reasons = self._open_best(welcome, geometry)
+        peer, link_id, reasons = self._open_best(welcome, geometry)
         self._stop_monitor()
-        return Connection(peer, line, welcome.epoch, geometry, peer.transport, reasons)
+        return Connection(
+            peer=peer,
+            socket=line,
+            epoch=welcome.epoch,
+            geometry=geometry,
+            transport=peer.transport,
+            reasons=reasons,
+            link_id=link_id,
+            patience_s=welcome.patience_ms / 1000,
+            revoked=welcome.revoked,
+            early=self._early,
+        )
 
     def abandon(self) -> None:
         """Frees the socket of a handshake that failed; the goodbye frees decode's side of it."""
@@ -201,6 +239,7 @@ class _Handshake:
         line.linger = 0
         line.maxmsgsize = wire.MOST_MESSAGE_BYTES
         line.sndhwm = _SEND_QUEUE
+        line.rcvhwm = _RECEIVE_QUEUE
         line.handshake_ivl = max(1, int(self._deadline.timeout_s * 1000))
         line.ipv6 = ":" in self._address
         if keys := self._side.keys:
@@ -224,6 +263,8 @@ class _Handshake:
             ),
             peer_tp_size=self._peer_rank[0],
             peer_tp_rank=self._peer_rank[1],
+            ends=list(self._occasion.ends),
+            automatic=self._occasion.is_automatic,
         )
         answer = self._ask(hello, "its welcome")
         if isinstance(answer, wire.Refused):
@@ -239,11 +280,11 @@ class _Handshake:
 
     def _open_best(
         self, welcome: wire.Welcome, geometry: _core.Geometry
-    ) -> tuple[_core.Peer, dict[str, str]]:
+    ) -> tuple[_core.Peer, int, dict[str, str]]:
         possible, reasons = candidates(self._side, welcome)
         for name in possible:
             try:
-                peer = self._open(name, welcome, geometry)
+                peer, link_id = self._open(name, welcome, geometry)
             except (RdmaKvError, ValueError) as error:
                 reasons[name] = str(error)
                 if self._deadline.left_s() == 0:
@@ -252,7 +293,7 @@ class _Handshake:
             for other in possible:
                 if other not in reasons and other != name:
                     reasons[other] = f"{name} comes first, and works"
-            return peer, reasons
+            return peer, link_id, reasons
         tried = (
             [name for name in TRANSPORTS if name in reasons]
             if self._side.config.transport == "auto"
@@ -261,8 +302,10 @@ class _Handshake:
         listed = "; ".join(f"{name}: {reasons[name]}" for name in tried if name in reasons)
         raise TransportUnavailable(self._say(f"no transport could be opened: {listed}"))
 
-    def _open(self, name: str, welcome: wire.Welcome, geometry: _core.Geometry) -> _core.Peer:
-        """One transport, whole: decode makes room, then the core opens the link."""
+    def _open(
+        self, name: str, welcome: wire.Welcome, geometry: _core.Geometry
+    ) -> tuple[_core.Peer, int]:
+        """One transport, whole: decode makes room, then the core opens the link, whose id comes."""
         side, connector, rail = self._side, None, 0
         if name == "rdma" and (pair := matching_rail(side, welcome)):
             qps = side.config.qps_per_peer or DEFAULT_QPS
@@ -300,17 +343,19 @@ class _Handshake:
         )
         try:
             if name == "cma" and welcome.offers.cma:
-                return _core.cma_open(side.engine, remote, _as_dict(welcome.offers.cma))
-            if name == "loopback":
-                return _core.loopback_open(side.engine, remote)
-            if connector and welcome.offers.rdma and opened.rdma:
-                return connector.connect(
+                peer = _core.cma_open(side.engine, remote, _checked(welcome, side.epoch))
+            elif name == "loopback":
+                peer = _core.loopback_open(side.engine, remote)
+            elif connector and welcome.offers.rdma and opened.rdma:
+                peer = connector.connect(
                     remote,
                     from_wire_endpoint(opened.rdma),
                     welcome.offers.rdma.rails[rail].rkeys,
                     welcome.offers.rdma.flush,
                 )
-            return _core.tcp_open(side.engine, remote, streams)
+            else:
+                peer = _core.tcp_open(side.engine, remote, streams)
+            return peer, opened.link_id
         except BaseException:
             self._send(
                 wire.CloseLink(epoch=side.epoch, peer_epoch=welcome.epoch, link_id=opened.link_id)
@@ -340,7 +385,10 @@ class _Handshake:
             if self._monitor in ready:
                 self._on_monitor()
             if self._socket in ready:
-                return self._receive()
+                answer = self._receive()
+                if not isinstance(answer, wire.Revoke):
+                    return answer
+                self._early.append(answer)
             if left_ms == 0:
                 if not self._has_greeted:
                     what = "a ZeroMQ greeting; something else seems to listen there"
@@ -403,5 +451,22 @@ class _Handshake:
         return self._say(f"gave up after {seconds:g} s waiting for {what}")
 
 
-def _as_dict(offer: wire.CmaOffer) -> dict[str, Any]:
-    return {name: getattr(offer, name) for name in offer.__struct_fields__}
+def check_life(name: str, epoch: int, wanted: int | None) -> None:
+    """Block ids are granted by one life of a peer; in its next they belong to somebody else.
+
+    Raises:
+        PeerLost: The peer is in another life than the one that is wanted.
+    """
+    if wanted not in (None, epoch):
+        raise PeerLost(
+            f"{name} restarted: it is in epoch {epoch}, and the write is meant for epoch {wanted}. "
+            "Block ids of its earlier life mean nothing in this one: write to blocks that it "
+            "grants anew"
+        )
+
+
+def _checked(welcome: wire.Welcome, prefill_epoch: int) -> dict[str, Any]:
+    """The offer of cma, with the nonce that decode must have rather than the one it sent."""
+    offer = welcome.offers.cma
+    nonce = nonce_for(prefill_epoch, welcome.epoch, welcome.geometry, welcome.bases)
+    return msgspec.structs.asdict(offer) | {"probe_nonce": nonce} if offer else {}

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import zmq
 
 from rdma_kv import _core
 from rdma_kv import _messages as wire
-from rdma_kv._control import DEAD_AFTER_S, GOODBYE_LINGER_MS, ControlLoop
+from rdma_kv._control import GOODBYE_LINGER_MS, ControlLoop, heartbeat_period_s
+from rdma_kv._errors import NotQuiesced
 
 logger = logging.getLogger("rdma_kv")
+
+
+# Then others get their turn: one peer that never stops talking must not silence the rest.
+_MOST_MESSAGES_AT_ONCE = 64
 
 
 class Heartbeat:
@@ -29,7 +36,12 @@ class Heartbeat:
         socket: zmq.Socket[Any],
         peer: _core.Peer,
         epoch: int,
+        timeout_s: float,
+        patience_s: float,
     ) -> None:
+        """This side gives decode up after `timeout_s` of silence; decode has `patience_s`."""
+        self._timeout_s = timeout_s
+        self.period_s = heartbeat_period_s(min(timeout_s, patience_s))
         self._loop = loop
         self._socket = socket
         self._peer = peer
@@ -40,9 +52,9 @@ class Heartbeat:
         self._farewell: str | None = None  # said, while writes were under way
         self._questions: dict[int, _Question] = {}
 
-    def start(self) -> None:
-        """Hands the socket over."""
-        self._loop.post(self._begin)
+    def start(self, early: Sequence[wire.Revoke] = ()) -> None:
+        """Hands the socket over, and what it had received already."""
+        self._loop.post(lambda: self._begin(early))
 
     def stop(self, reason: str) -> None:
         """Says goodbye and closes the socket, soon. Any thread; idempotent."""
@@ -82,8 +94,10 @@ class Heartbeat:
     # ---- the control thread
 
     def on_readable(self) -> None:
-        """Takes what waits."""
-        while self._is_open:
+        """Takes what waits, fairly: at most so many before others get their turn."""
+        for _ in range(_MOST_MESSAGES_AT_ONCE):
+            if not self._is_open:
+                return
             try:
                 data = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
@@ -105,16 +119,22 @@ class Heartbeat:
             return
         self._last_heard += late_s
         silent_s = now - self._last_heard
-        if silent_s > DEAD_AFTER_S:
-            self._lose(f"no heartbeat from it for {silent_s:.1f} s")
+        if silent_s > self._timeout_s - self.period_s:  # the next look would be too late
+            self._lose(
+                f"no heartbeat from it for {silent_s:.1f} s "
+                f"(KVCACHE_PEER_TIMEOUT_S={self._timeout_s:g}): is it stopped, overloaded or cut "
+                "off? Connect again once it answers"
+            )
             return
         self._send(
             wire.Ping(epoch=self._epoch, peer_epoch=self._peer.epoch, sequence=next(self._sequence))
         )
 
-    def _begin(self) -> None:
+    def _begin(self, early: Sequence[wire.Revoke]) -> None:
         self._loop.watch(self._socket, self.on_readable)
         self._loop.start_ticking(self)
+        for message in early:
+            self._on_revoke(message)
 
     def _on_message(self, message: wire.FromDecode) -> None:
         if isinstance(message, wire.Refused) and message.code == wire.STALE_EPOCH:
@@ -127,12 +147,15 @@ class Heartbeat:
             return
         self._last_heard = time.monotonic()
         if isinstance(message, wire.Bye):
-            why = f"it said goodbye: {message.reason or 'no reason given'}"
+            reason = message.reason or "no reason given"
+            why = f"it said goodbye: {reason}; connect again once it is back"
             if self._farewell is None and self._peer.counters()["queued"]:
                 # Confirmations that it sent before may still be on their way, on the link.
                 self._farewell = why
             else:
                 self._lose(why, level=logging.INFO)
+        elif isinstance(message, wire.Revoke):
+            self._on_revoke(message)
         elif isinstance(message, wire.Verified):
             if question := self._questions.pop(message.sequence, None):
                 question.settle(message)
@@ -140,6 +163,35 @@ class Heartbeat:
             for question in self._questions.values():  # refusals carry no sequence
                 question.settle(message)
             self._questions.clear()
+
+    def _on_revoke(self, message: wire.Revoke) -> None:
+        if message.lifted:
+            self._peer.allow(message.tag)
+            stopped = []
+        else:
+            stopped = self._peer.revoke(message.tag)
+            logger.info("%s revoked tag %d", self._peer.name, message.tag)
+        self._answer_when_ended(message.sequence, stopped)
+
+    def _answer_when_ended(self, sequence: int, stopped: list[_core.Transfer]) -> None:
+        if not self._is_open:
+            return
+        moving = next((transfer for transfer in stopped if not transfer.done()), None)
+        if moving is None:
+            # Without an answer decode ends the link, which then is the only way.
+            if not any(isinstance(transfer.error(), NotQuiesced) for transfer in stopped):
+                self._send(
+                    wire.Revoked(epoch=self._epoch, peer_epoch=self._peer.epoch, sequence=sequence)
+                )
+            return
+        ended = os.dup(moving.fileno())  # another revocation may watch the same transfer
+
+        def go_on() -> None:
+            self._loop.forget(ended)
+            os.close(ended)
+            self._answer_when_ended(sequence, stopped)
+
+        self._loop.watch(ended, go_on)
 
     def _lose(self, why: str, level: int = logging.WARNING) -> None:
         logger.log(level, "lost %s: %s", self._peer.name, why)

@@ -12,6 +12,7 @@ from rdma_kv._auth import Gatekeeper
 from rdma_kv._control import GOODBYE_LINGER_MS, ControlLoop
 from rdma_kv._errors import ConfigError
 from rdma_kv._network import endpoint, is_loopback
+from rdma_kv._revoker import Revoker
 from rdma_kv._sessions import Sessions
 from rdma_kv._side import Side
 
@@ -31,10 +32,8 @@ class Listening:
         self, loop: ControlLoop, context: zmq.Context[Any], side: Side, address: str, port: int
     ) -> None:
         self._loop = loop
-        self._gatekeeper: Gatekeeper | None = None
-        if side.keys:
-            self._gatekeeper = Gatekeeper(context, side.keys)
-            loop.watch(self._gatekeeper.socket, self._gatekeeper.on_readable)
+        self._gatekeeper = Gatekeeper(context, side.keys)
+        loop.watch(self._gatekeeper.socket, self._gatekeeper.on_readable)
         socket: zmq.Socket[Any] = context.socket(zmq.ROUTER)
         try:
             self.port = _bind(socket, side, address, port)
@@ -45,19 +44,22 @@ class Listening:
             self.close_gate()
             raise
         loop.watch(socket, self.sessions.on_readable)
+        self._ended_fd = side.engine.ended_links_fd()
+        loop.watch(self._ended_fd, self.sessions.on_links_ended)
+        self.revoker = Revoker(loop, side.engine, self.sessions)
         if not side.keys and not is_loopback(address):
             _warn_of_open_port(address)
 
     def close(self) -> None:
         """On the control thread."""
+        self._loop.forget(self._ended_fd)
         self.sessions.close()
         self.close_gate()
 
     def close_gate(self) -> None:
         """After the listening socket, or ZeroMQ would let everybody in."""
-        if self._gatekeeper:
-            self._loop.forget(self._gatekeeper.socket)
-            self._gatekeeper.socket.close()
+        self._loop.forget(self._gatekeeper.socket)
+        self._gatekeeper.socket.close()
 
 
 def _bind(socket: zmq.Socket[Any], side: Side, address: str, port: int) -> int:
@@ -65,6 +67,13 @@ def _bind(socket: zmq.Socket[Any], side: Side, address: str, port: int) -> int:
     socket.maxmsgsize = wire.MOST_REQUEST_BYTES
     socket.rcvhwm = socket.sndhwm = _QUEUE
     socket.handshake_ivl = _GREETING_MS
+    socket.zap_domain = b"rdma_kv"  # without one the gatekeeper is not asked about keyless peers
+    # A peer whose host is gone closes nothing. Not ZeroMQ's own heartbeats: a peer that hangs up
+    # while its messages wait makes them abort the process (libzmq 4.3.5, stream_engine_base.cpp).
+    socket.tcp_keepalive = 1
+    socket.tcp_keepalive_idle = max(1, round(side.config.peer_timeout_s))
+    socket.tcp_keepalive_intvl = 1
+    socket.tcp_keepalive_cnt = 5
     if keys := side.keys:
         socket.curve_server = True
         socket.curve_secretkey = keys.listening.secret

@@ -6,6 +6,7 @@ and one message down to its bytes; a test keeps that page and this module equal.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
@@ -27,6 +28,10 @@ MOST_QUEUE_PAIRS = 64
 MOST_STREAMS = 64
 MOST_VERIFIED_BLOCKS = 8192
 MOST_SENTENCE = 1000
+# Revoked tags that are remembered (src/engine/revoked_tags.h): 320 KiB of a welcome at most.
+MOST_REVOKED = 65536
+# One more than a session may have.
+MOST_ENDED_LINKS = 16
 
 # msgpack itself ends integers at 2**64 - 1.
 U64 = Annotated[int, Meta(ge=0)]
@@ -34,10 +39,13 @@ Epoch = Annotated[int, Meta(ge=1)]
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 U24 = Annotated[int, Meta(ge=0, le=2**24 - 1)]
 U16 = Annotated[int, Meta(ge=0, le=2**16 - 1)]
+Tag = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 Port = Annotated[int, Meta(ge=1, le=2**16 - 1)]
 Pid = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Name = Annotated[str, Meta(max_length=64)]
-Sentence = Annotated[str, Meta(max_length=MOST_SENTENCE)]
+# Texts of a peer end up in log lines and errors: they must not be able to forge a line there.
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+Name = Annotated[str, Meta(max_length=64, pattern=rf"\A[^{_CONTROL}]*\Z")]
+Sentence = Annotated[str, Meta(max_length=MOST_SENTENCE, pattern=rf"\A[^{_CONTROL}]*\Z")]
 Gid = Annotated[bytes, Meta(min_length=16, max_length=16)]
 
 # (kind, block_bytes, stride_bytes): 0 key, 1 value, 2 key scale, 3 value scale.
@@ -87,6 +95,9 @@ class Rail(Struct, frozen=True, kw_only=True):
     link_layer: Name
     rkeys: Annotated[list[U32], Meta(min_length=1, max_length=MOST_KEYS)]
 
+    def __repr__(self) -> str:
+        return f"Rail(nic={self.nic!r}, port={self.port}, rkeys=...)"
+
 
 class TcpOffer(Struct, frozen=True, kw_only=True):
     """Nothing to add: the data port and the token of a link are enough."""
@@ -133,6 +144,8 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
     """Prefill to decode, first on every socket.
 
     `peer_tp_*` is the rank that decode is taken for, should it declare none; size 0: prefill's own.
+    `ends` are links of this prefill that decode ends before it answers, so that a welcome proves
+    that nothing of them can land any more. `automatic`: no `connect` of the user's asked for this.
     """
 
     epoch: Epoch
@@ -142,10 +155,15 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
     transports: Annotated[list[Name], Meta(min_length=1, max_length=16)]
     peer_tp_size: Annotated[int, Meta(ge=0, le=4096)] = 0
     peer_tp_rank: Annotated[int, Meta(ge=0, le=4095)] = 0
+    ends: Annotated[list[U64], Meta(max_length=MOST_ENDED_LINKS)] = []
+    automatic: bool = False
 
 
 class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
-    """The geometries agree: here are addresses, keys and offers."""
+    """The geometries agree: here are addresses, keys and offers.
+
+    Prefill must be heard of every `patience_ms`, and may not write with the tags in `revoked`.
+    """
 
     epoch: Epoch
     host: Host
@@ -154,6 +172,8 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     data_port: Port
     offers: Offers
     reasons: Annotated[dict[Name, Sentence], Meta(max_length=16)]
+    patience_ms: Annotated[int, Meta(ge=100, le=86_400_000)] = 5000
+    revoked: Annotated[list[Tag], Meta(max_length=MOST_REVOKED)] = []
 
 
 # Why a request was refused; anything else is read as "malformed" was: an error with its reason.
@@ -163,6 +183,7 @@ WRONG_VERSION = "version"
 WRONG_ROLE = "role"
 BUSY = "busy"
 STALE_EPOCH = "stale_epoch"
+PEER_REVOKED = "revoked"
 UNAVAILABLE = "unavailable"
 MALFORMED = "malformed"
 
@@ -195,6 +216,9 @@ class Opened(Message, frozen=True, kw_only=True, tag="opened"):
     link_id: U64
     token: Annotated[bytes, Meta(min_length=16, max_length=16)]
     rdma: Endpoint | None = None
+
+    def __repr__(self) -> str:
+        return "Opened(token=...)"
 
 
 class CloseLink(Message, frozen=True, kw_only=True, tag="close_link"):
@@ -251,8 +275,25 @@ class Verified(Message, frozen=True, kw_only=True, tag="verified"):
     ]
 
 
-FromPrefill = Hello | Open | CloseLink | Ping | Bye | Verify
-FromDecode = Welcome | Refused | Opened | Pong | Bye | Verified
+class Revoke(Message, frozen=True, kw_only=True, tag="revoke"):
+    """Decode takes no writes with this tag any more; with `lifted`, it does again."""
+
+    epoch: Epoch
+    sequence: U64
+    tag: Tag
+    lifted: bool = False
+
+
+class Revoked(Message, frozen=True, kw_only=True, tag="revoked"):
+    """The answer: nothing of prefill's with that tag is under way, or will be."""
+
+    epoch: Epoch
+    peer_epoch: Epoch
+    sequence: U64
+
+
+FromPrefill = Hello | Open | CloseLink | Ping | Bye | Verify | Revoked
+FromDecode = Welcome | Refused | Opened | Pong | Bye | Verified | Revoke
 
 
 class MalformedError(Exception):
@@ -281,8 +322,8 @@ _T = TypeVar("_T")
 
 
 def sentence(text: object) -> str:
-    """A text cut to what a field of a message may hold."""
-    return str(text)[:MOST_SENTENCE]
+    """A text cut to what a field of a message may hold, in one line."""
+    return re.sub(f"[{_CONTROL}]", " ", str(text))[:MOST_SENTENCE]
 
 
 def encode(message: Message) -> bytes:

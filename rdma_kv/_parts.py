@@ -21,7 +21,9 @@ from rdma_kv._listening import Listening
 from rdma_kv._network import boot_id, interface_address
 from rdma_kv._peers import Peers
 from rdma_kv._rails import open_rails
+from rdma_kv._revoker import Revoker
 from rdma_kv._side import Side
+from rdma_kv._stats import Departure
 from rdma_kv._tensors import Cache
 
 # What a peer that answers nothing may add to a close: quiescing its link, and ZeroMQ's end.
@@ -42,12 +44,16 @@ class Parts:
             is_rank_declared = role == "prefill" or cache.tp_size != 0
             if not is_rank_declared:
                 cache = dataclasses.replace(cache, tp_size=1)
+            # With the tensors, which links may write to until shut_down() has ended them: at exit
+            # the last thread that holds the communicator may end before that.
+            self._cache = cache
             engine = _core.Engine(cache.layout())
             undo.callback(engine.close, 0.0)
             rails, no_rdma = open_rails(
                 engine,
                 config,
                 gpu_idx,
+                is_written_to=role == "decode",
                 is_flushed_by_reading=role == "decode" and bool(config.gdrcopy_flush_enable),
             )
             host = wire.Host(boot_id=boot_id(), pid=os.getpid())
@@ -68,6 +74,25 @@ class Parts:
     def connected_names(self) -> list[str]:
         """Who talks to this decode side."""
         return self._listening.sessions.names() if self._listening else []
+
+    @property
+    def revoker(self) -> Revoker:
+        """Of a decode side."""
+        assert self._listening is not None
+        return self._listening.revoker
+
+    def take_departures(self) -> list[Departure]:
+        """Of a decode side; each once."""
+        assert self._listening is not None
+        waiting = self._listening.sessions.departures
+        gone = []
+        while waiting:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                gone.append(waiting.popleft())
+        if not gone:
+            return []
+        unquiesced = {epoch for _, _, _, epoch, _ in self.side.engine.unquiesced_links()}
+        return [Departure(peer, epoch, why, epoch not in unquiesced) for peer, epoch, why in gone]
 
     def shut_down(self, timeout_s: float) -> None:
         """In this order: transfers, goodbyes, the control thread, the core, ZeroMQ. Once.
@@ -92,7 +117,7 @@ class Parts:
         def left_s() -> float:
             return max(0.0, deadline - time.monotonic())
 
-        self.peers.close(left_s)
+        self.peers.close(left_s())
         if self._listening:
             self._loop.run(self._listening.close, left_s() + 1.0)
         has_stopped = self._loop.stop(left_s() + 1.0)

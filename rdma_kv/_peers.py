@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +14,17 @@ from rdma_kv import _core
 from rdma_kv._arguments import check_port
 from rdma_kv._control import ControlLoop
 from rdma_kv._errors import HandshakeError, HandshakeTimeout, PeerLost
-from rdma_kv._handshake import UNKNOWN_RANK, Connection, PeerRank, shake_hands
+from rdma_kv._handshake import (
+    UNKNOWN_RANK,
+    Connection,
+    Occasion,
+    PeerRank,
+    check_life,
+    shake_hands,
+)
 from rdma_kv._heartbeat import Heartbeat
 from rdma_kv._side import Side
-from rdma_kv._stats import PeerInfo, PeerStats
+from rdma_kv._stats import PeerInfo, PeerStats, Unquiesced, UnquiescedWrite
 
 logger = logging.getLogger("rdma_kv")
 
@@ -77,6 +83,7 @@ class Peers:
         # The same targets under the very arguments that callers use: "80" and 80 are one port.
         self._by_argument: dict[tuple[str, str | int], Target] = {}
         self._totals = dict.fromkeys(_TOTALS, 0)
+        self._unquiesced: list[_core.Peer] = []  # given up, and watched on
         self._is_closed = False
 
     def find(self, host: str, port: str | int) -> Remote | None:
@@ -103,6 +110,7 @@ class Peers:
         peer_rank: PeerRank = UNKNOWN_RANK,
         *,
         epoch: int | None = None,
+        is_automatic: bool = False,
     ) -> Remote:
         """The live connection to an address: the one there is, else a new one.
 
@@ -112,6 +120,7 @@ class Peers:
             timeout_s: Seconds until it fails.
             peer_rank: What to take the peer for, if it declares no rank.
             epoch: Take this life of the peer only.
+            is_automatic: For a write, not because the user called connect().
 
         Raises:
             HandshakeError: No agreement.
@@ -126,24 +135,36 @@ class Peers:
                 "handshake of another thread with it"
             )
         try:
-            if target.remote is not None and target.remote.is_alive:
-                _check_life(target, target.remote, epoch)
-                return target.remote
-            if target.remote is not None:
-                _end(target.remote, "connecting anew", 0.0)
+            former = target.remote
+            # Looked at anew: a peer that has just restarted must not pass for the one before.
+            if former is not None and former.peer.look():
+                check_life(target.name, former.connection.epoch, epoch)
+                return former
+            ends: tuple[int, ...] = ()
+            if former is not None:
+                self._end(former, "connecting anew", 0.0)
+                ends = (former.connection.link_id,)
             left_s = max(0.0, deadline - time.monotonic())
             target.peer_rank = peer_rank
-            connection = shake_hands(self._context, self._side, host, port, left_s, peer_rank)
-            return self._take_over(target, connection, epoch)
+            occasion = Occasion(ends, is_automatic, epoch)
+            connection = shake_hands(
+                self._context, self._side, host, port, left_s, peer_rank, occasion
+            )
+            if former is not None:
+                # The welcome came after decode had ended that link, or after decode's process had.
+                former.peer.confirm_quiesced()
+            return self._take_over(target, connection)
         finally:
             target.lock.release()
 
-    def revive(self, target: Target, timeout_s: float, *, allowed: bool) -> Remote:
-        """A live connection to a target that is down, in the same life of the peer.
+    def revive(
+        self, target: Target, timeout_s: float, *, allowed: bool, epoch: int | None
+    ) -> Remote:
+        """A live connection to a target that is down; `epoch`: in this life of the peer only.
 
         Raises:
-            PeerLost: It is not allowed to connect, that failed, or the peer restarted; the first
-                cause is in it.
+            PeerLost: It is not allowed to connect, that failed, or the peer lives in another epoch;
+                the first cause is in it.
         """
         remote = target.remote
         cause = remote.peer.failure() if remote is not None else None
@@ -152,15 +173,24 @@ class Peers:
             raise PeerLost(why)
         logger.info("%s; connecting again", why)
         try:
-            return self.connect(
+            found = self.connect(
                 target.host,
                 target.port,
                 timeout_s,
                 target.peer_rank,
-                epoch=remote.connection.epoch,
+                epoch=epoch,
+                is_automatic=True,
             )
         except HandshakeError as error:
             raise PeerLost(f"{why}; connecting again failed: {error}") from error
+        if found.connection.epoch != remote.connection.epoch:
+            logger.warning(
+                "%s restarted: a write connected to its new life by itself. Give writes the epoch "
+                "of the decode that granted their blocks (peer_epoch), so that none can land in "
+                "blocks of a later life",
+                target.name,
+            )
+        return found
 
     def disconnect(self, host: str, port: int, timeout_s: float) -> None:
         """Ends a connection in order; an unknown address is no error."""
@@ -170,7 +200,7 @@ class Peers:
             return
         with target.lock:
             if target.remote is not None:
-                _end(target.remote, "disconnected", timeout_s)
+                self._end(target.remote, "disconnected", timeout_s)
                 self._replace(target, None)
 
     def infos(self) -> list[PeerInfo]:
@@ -199,13 +229,33 @@ class Peers:
             totals[name] += sum(getattr(peer, name) for peer in peers)
         return peers, totals
 
-    def close(self, left_s: Callable[[], float]) -> None:
+    def unquiesced(self) -> list[Unquiesced]:
+        """Links that ended and may still write."""
+        with self._lock:
+            known = [target.remote.peer for target in self._targets.values() if target.remote]
+            peers = [*self._unquiesced, *(peer for peer in known if peer not in self._unquiesced)]
+        found = []
+        for peer in peers:
+            if writes := peer.unquiesced():
+                found.append(
+                    Unquiesced(
+                        peer=peer.name,
+                        epoch=peer.epoch,
+                        transport=peer.transport,
+                        reason=str(peer.failure() or "it was closed"),
+                        writes=tuple(UnquiescedWrite.from_core(*write) for write in writes),
+                    )
+                )
+        return found
+
+    def close(self, timeout_s: float) -> None:
         """Ends all connections, and every one that a handshake still under way may make."""
         with self._lock:
             self._is_closed = True
+        self._side.engine.close_peers(timeout_s)
         for target in self._all():
             if (remote := target.remote) is not None:
-                _end(remote, "closed", left_s())
+                self._end(remote, "closed", 0.0)
 
     # ---- private
 
@@ -227,20 +277,32 @@ class Peers:
         with self._lock:
             return list(self._targets.values())
 
-    def _take_over(self, target: Target, connection: Connection, epoch: int | None) -> Remote:
-        heartbeat = Heartbeat(self._loop, connection.socket, connection.peer, self._side.epoch)
+    def _take_over(self, target: Target, connection: Connection) -> Remote:
+        heartbeat = Heartbeat(
+            self._loop,
+            connection.socket,
+            connection.peer,
+            self._side.epoch,
+            self._side.config.peer_timeout_s,
+            connection.patience_s,
+        )
         remote = Remote(connection, heartbeat)
-        try:
-            _check_life(target, remote, epoch)
-        except PeerLost:
-            _end(remote, "it was meant for an earlier life", 0.0)
-            raise
+        for tag in connection.revoked:  # before the first write can come
+            connection.peer.revoke(tag)
         if not self._replace(target, remote):
-            _end(remote, "closed", 0.0)
+            self._end(remote, "closed", 0.0)
             raise ValueError("communicator is closed")
-        heartbeat.start()
+        heartbeat.start(connection.early)
         _report(target, connection)
         return remote
+
+    def _end(self, remote: Remote, reason: str, timeout_s: float) -> None:
+        remote.peer.close(timeout_s)
+        remote.heartbeat.stop(reason)
+        with self._lock:
+            self._unquiesced = [peer for peer in self._unquiesced if peer.unquiesced()]
+            if remote.peer.unquiesced():
+                self._unquiesced.append(remote.peer)
 
     def _replace(self, target: Target, successor: Remote | None) -> bool:
         """Puts a connection, or none, in the place of one that has ended, whose counters stay.
@@ -257,20 +319,6 @@ class Peers:
                 for name in _TOTALS:
                     self._totals[name] += getattr(last, name)
         return True
-
-
-def _check_life(target: Target, remote: Remote, epoch: int | None) -> None:
-    """Block ids are granted by one life of a peer; in its next they belong to somebody else."""
-    if epoch not in (None, remote.connection.epoch):
-        raise PeerLost(
-            f"{target.name} restarted: block ids of its earlier life mean nothing in this one; "
-            "call connect(), and write to blocks that it grants anew"
-        )
-
-
-def _end(remote: Remote, reason: str, timeout_s: float) -> None:
-    remote.peer.close(timeout_s)
-    remote.heartbeat.stop(reason)
 
 
 def _report(target: Target, connection: Connection) -> None:

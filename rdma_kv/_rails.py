@@ -13,7 +13,12 @@ logger = logging.getLogger("rdma_kv")
 
 
 def open_rails(
-    engine: _core.Engine, config: Config, gpu_idx: int, *, is_flushed_by_reading: bool
+    engine: _core.Engine,
+    config: Config,
+    gpu_idx: int,
+    *,
+    is_written_to: bool,
+    is_flushed_by_reading: bool,
 ) -> tuple[list[_core.RdmaRail], str]:
     """Registers the engine's regions on the NIC of this GPU.
 
@@ -30,7 +35,7 @@ def open_rails(
         return [], f"KVCACHE_TRANSPORT={config.transport} on this side"
     try:
         nic = _choose_nic(config, gpu_idx)
-        rail = _open_rail(engine, config, nic, is_flushed_by_reading)
+        rail = _open_rail(engine, config, nic, is_flushed_by_reading, is_written_to)
     except (TransportUnavailable, RegistrationError) as error:
         if config.transport == "rdma":
             raise type(error)(f"KVCACHE_TRANSPORT=rdma: {error}") from error
@@ -77,7 +82,11 @@ def _unknown_nics(unknown: tuple[str, ...], names: list[str], reason: str) -> Co
 
 
 def _open_rail(
-    engine: _core.Engine, config: Config, nic: str, is_flushed_by_reading: bool
+    engine: _core.Engine,
+    config: Config,
+    nic: str,
+    is_flushed_by_reading: bool,
+    is_written_to: bool,
 ) -> _core.RdmaRail:
     gid_index = -1 if config.rdma_gid_index is None else config.rdma_gid_index
     try:
@@ -88,6 +97,7 @@ def _open_rail(
             config.ib_timeout,
             config.relax_ordering,
             is_flushed_by_reading,
+            remote_write=is_written_to,
         )
     except ValueError as error:
         raise ConfigError(f"KVCACHE_RDMA_GID_INDEX={gid_index} on {nic}: {error}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +19,12 @@ from msgspec.structs import replace
 from rdma_kv import _core
 from rdma_kv import _messages as wire
 from rdma_kv._checksums import BlockSums
-from rdma_kv._control import DEAD_AFTER_S, ControlLoop
+from rdma_kv._control import ControlLoop, heartbeat_period_s
 from rdma_kv._errors import LayoutMismatch, RdmaKvError
 from rdma_kv._offers import Offering, accept_link, make_offering
+from rdma_kv._probe import Probe, nonce_for
 from rdma_kv._ranks import as_seen_by_decode
+from rdma_kv._revocation import Revocations
 from rdma_kv._side import Side, from_wire, show, to_wire
 
 logger = logging.getLogger("rdma_kv")
@@ -29,12 +32,14 @@ logger = logging.getLogger("rdma_kv")
 MOST_SESSIONS = 4096
 # A handshake tries a handful of transports, a reconnect uses a new session.
 MOST_LINKS_PER_SESSION = 16
+# Peers that went and that nobody has asked about.
+_MOST_DEPARTURES = 1024
 # Then others get their turn; what waits stays in ZeroMQ's bounded queues.
 _MOST_MESSAGES_AT_ONCE = 64
 
 
 @dataclass
-class _Session:
+class Session:
     """One prefill, as long as its socket lives."""
 
     identity: bytes
@@ -43,7 +48,10 @@ class _Session:
     epoch: int
     geometry: _core.Geometry
     last_heard: float
+    probe: Probe
     links: list[int] = field(default_factory=list)
+    was_linked: bool = False  # it came as far as a link
+    why_linkless: str = ""  # why its last link ended; one tick later the session does, too
 
 
 class Sessions:
@@ -55,7 +63,12 @@ class Sessions:
         self._loop = loop
         self._socket = socket
         self._side = side
-        self._sessions: dict[bytes, _Session] = {}
+        self._sessions: dict[bytes, Session] = {}
+        self._timeout_s = side.config.peer_timeout_s
+        self.period_s = heartbeat_period_s(self._timeout_s)
+        self.revocations = Revocations()
+        # (name, epoch, why) of peers that went; any thread takes them.
+        self.departures: deque[tuple[str, int, str]] = deque(maxlen=_MOST_DEPARTURES)
         self._offering: Offering = make_offering(side)
         self._data_port = data_port
         self._geometry = to_wire(side.geometry)
@@ -67,6 +80,21 @@ class Sessions:
     def names(self) -> list[str]:
         """Who is connected; any thread."""
         return [session.name for session in list(self._sessions.values())]
+
+    # ---- on the control thread, for others
+
+    def all(self) -> list[Session]:
+        """Every session."""
+        return list(self._sessions.values())
+
+    def send(self, session: Session, message: wire.Message) -> None:
+        """See _send."""
+        self._send(session.identity, message)
+
+    def end(self, session: Session, why: str) -> None:
+        """Ends a session and its links, and tells the peer."""
+        self._send(session.identity, wire.Bye(epoch=self._side.epoch, reason=wire.sentence(why)))
+        self._end(session, why)
 
     # ---- called by the control loop
 
@@ -82,17 +110,33 @@ class Sessions:
             self._on_message(frames[0].bytes, frames[1])
 
     def tick(self, now: float, late_s: float) -> None:
-        """Ends the sessions of peers that fell silent."""
-        for session in list(self._sessions.values()):
+        """Ends the sessions of peers that fell silent, or whose links are gone."""
+        for session in self.all():
             session.last_heard += late_s
             silent_s = now - session.last_heard
-            if silent_s > DEAD_AFTER_S:
-                logger.warning("%s sent nothing for %.1f s: ended", session.name, silent_s)
-                self._end(session, f"{session.name} sent nothing for {silent_s:.1f} s")
+            # One period early: the next look would be too late.
+            if silent_s > self._timeout_s - self.period_s:
+                logger.warning(
+                    "%s sent nothing for %.1f s (KVCACHE_PEER_TIMEOUT_S=%g): its links are ended",
+                    session.name,
+                    silent_s,
+                    self._timeout_s,
+                )
+                self._end(session, f"it sent nothing for {silent_s:.1f} s")
+            elif session.why_linkless and not session.links:
+                self._end(session, session.why_linkless)
+
+    def on_links_ended(self) -> None:
+        """Learns from the core which links have ended: the peer's process died, or closed them."""
+        ended = dict(self._side.engine.take_ended_links())
+        for session in self.all():
+            for link_id in [link for link in session.links if link in ended]:
+                session.links.remove(link_id)
+                session.why_linkless = ended[link_id]
 
     def close(self) -> None:
         """Says goodbye to all and closes the socket; their links end with the engine."""
-        for session in list(self._sessions.values()):
+        for session in self.all():
             self._send(session.identity, wire.Bye(epoch=self._side.epoch, reason="closed"))
             self._end(session, "this side was closed")
         self._loop.forget(self._socket)
@@ -130,21 +174,24 @@ class Sessions:
             case wire.CloseLink():
                 if message.link_id in session.links:
                     session.links.remove(message.link_id)
+                    session.was_linked = False
                     self._side.engine.end_link(message.link_id, "prefill could not open it")
             case wire.Verify():
                 self._on_verify(session, message)
+            case wire.Revoked():
+                self.revocations.on_revoked(identity, message.sequence)
             case wire.Bye():
                 logger.info("%s said goodbye: %s", session.name, message.reason or "no reason")
-                self._end(session, f"{session.name} said goodbye")
+                self._end(session, f"it said goodbye: {message.reason or 'no reason given'}")
 
-    def _is_current(self, session: _Session, message: wire.FromPrefill) -> bool:
+    def _is_current(self, session: Session, message: wire.FromPrefill) -> bool:
         if message.epoch != session.epoch:
             return False
         return getattr(message, "peer_epoch", self._side.epoch) == self._side.epoch
 
     def _on_hello(self, identity: bytes, hello: wire.Hello, address: str) -> None:
         if old := self._sessions.get(identity):
-            self._end(old, f"{old.name} said hello again")
+            self._end(old, "it said hello again")
         name = f"{address} (pid {hello.host.pid})"
         refusal = self._judge(hello, name)
         if refusal is not None:
@@ -153,17 +200,24 @@ class Sessions:
                 self._refused_once.add(refusal[0])
                 logger.warning("%s was refused: %s", name, refusal[1])
             return
+        self._end_former_links(hello)
+        self.revocations.on_hello(name, hello.epoch)
         if not self._sessions:
             self._loop.start_ticking(self)
-        self._sessions[identity] = _Session(
+        probe = Probe(nonce_for(hello.epoch, self._side.epoch, self._geometry, self._bases))
+        self._sessions[identity] = Session(
             identity,
             name,
             hello.host.pid,
             hello.epoch,
             self._geometry_of(hello),
             time.monotonic(),
+            probe,
         )
         offers, reasons = self._offering.offers, self._offering.reasons
+        if cma := offers.cma:
+            cma = replace(cma, probe_address=probe.address, probe_nonce=probe.nonce)
+            offers = replace(offers, cma=cma)
         if hello.host.pid != os.getpid() or hello.host.boot_id != self._side.host.boot_id:
             offers = wire.Offers(tcp=offers.tcp, cma=offers.cma, rdma=offers.rdma)
             reasons = reasons | {"loopback": "the two sides are not one process"}
@@ -177,8 +231,20 @@ class Sessions:
                 data_port=self._data_port,
                 offers=offers,
                 reasons=reasons,
+                patience_ms=int(self._timeout_s * 1000),
+                revoked=self.revocations.tags(),
             ),
         )
+
+    def _end_former_links(self, hello: wire.Hello) -> None:
+        """So that the welcome proves it: nothing of the links that it replaces can land."""
+        for session in self.all():
+            if session.epoch != hello.epoch:
+                continue
+            for link_id in [link for link in session.links if link in hello.ends]:
+                self._side.engine.end_link(link_id, "its prefill connects anew")
+                session.links.remove(link_id)
+                session.why_linkless = "it connected anew"
 
     def _geometry_of(self, hello: wire.Hello) -> _core.Geometry:
         if self._side.is_rank_declared:
@@ -191,6 +257,12 @@ class Sessions:
         if hello.role != "prefill":
             reason = f"decode is connected to by prefill sides, and {name} is {hello.role!r}"
             return wire.WRONG_ROLE, reason, "decode", hello.role
+        if hello.automatic and self.revocations.is_sent_away(hello.epoch):
+            reason = (
+                "decode has revoked all that it had granted to this side; call connect() again, "
+                "and write to blocks that it grants anew"
+            )
+            return wire.PEER_REVOKED, reason, "", ""
         if len(self._sessions) >= MOST_SESSIONS:
             return wire.BUSY, f"decode serves {MOST_SESSIONS} peers already", "", ""
         try:
@@ -202,7 +274,7 @@ class Sessions:
             return wire.MALFORMED, f"the geometry makes no sense: {error}", "", ""
         return None
 
-    def _on_open(self, session: _Session, request: wire.Open) -> None:
+    def _on_open(self, session: Session, request: wire.Open) -> None:
         if len(session.links) >= MOST_LINKS_PER_SESSION:
             reason = f"{MOST_LINKS_PER_SESSION} links are open already"
             self._refuse(session.identity, wire.BUSY, reason)
@@ -219,12 +291,13 @@ class Sessions:
             self._refuse(session.identity, wire.UNAVAILABLE, str(error))
             return
         session.links.append(ticket.link_id)
+        session.was_linked, session.why_linkless = True, ""
         opened = wire.Opened(
             epoch=self._side.epoch, link_id=ticket.link_id, token=ticket.token, rdma=endpoint
         )
         self._send(session.identity, opened)
 
-    def _on_verify(self, session: _Session, request: wire.Verify) -> None:
+    def _on_verify(self, session: Session, request: wire.Verify) -> None:
         if not self._side.config.verify:  # it costs this thread time, so nobody gets it unasked
             reason = "decode was started without KVCACHE_VERIFY; set it on both sides"
             self._refuse(session.identity, wire.UNAVAILABLE, reason)
@@ -248,10 +321,13 @@ class Sessions:
 
     # ---- helpers
 
-    def _end(self, session: _Session, why: str) -> None:
+    def _end(self, session: Session, why: str) -> None:
         self._sessions.pop(session.identity, None)
         for link_id in session.links:
             self._side.engine.end_link(link_id, why)
+        if session.was_linked:
+            self.departures.append((session.name, session.epoch, why))
+        self.revocations.on_session_end(session.identity)
         if not self._sessions:
             self._loop.stop_ticking(self)
 

@@ -24,6 +24,74 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Departure:
+    """A peer that could write to this side and cannot any more.
+
+    Attributes:
+        peer: Its address, as in its notices.
+        epoch: Of that side.
+        reason: Why, in words: it said goodbye, its process ended, it fell silent, it was revoked.
+        is_quiesced: Whether nothing of it can land any more; False: see ``unquiesced()``.
+    """
+
+    peer: str
+    epoch: int
+    reason: str
+    is_quiesced: bool
+
+
+@dataclass(frozen=True)
+class UnquiescedWrite:
+    """A write that failed and may still land.
+
+    Attributes:
+        tag: Of the write.
+        layers: It was to write.
+        local_block_ids: What may still be read; do not overwrite it.
+        remote_block_ids: What may still be overwritten, in the same order.
+    """
+
+    tag: int
+    layers: range
+    local_block_ids: tuple[int, ...]
+    remote_block_ids: tuple[int, ...]
+
+    @classmethod
+    def from_core(
+        cls, tag: int, first_layer: int, layer_count: int, runs: list[tuple[int, int, int]]
+    ) -> UnquiescedWrite:
+        """From the core's runs of neighbouring blocks."""
+        return cls(
+            tag,
+            range(first_layer, first_layer + layer_count),
+            tuple(src + i for src, _, count in runs for i in range(count)),
+            tuple(dst + i for _, dst, count in runs for i in range(count)),
+        )
+
+
+@dataclass(frozen=True)
+class Unquiesced:
+    """A peer whose link has ended, and of which bytes may still land.
+
+    It leaves the list by itself: once the peer confirms that it has stopped, or its process ends.
+
+    Attributes:
+        peer: Its name.
+        epoch: Its life.
+        transport: Of the link.
+        reason: Why the link ended.
+        writes: On prefill, the writes in question. Empty on decode, which does not know them: any
+            block that was granted to that peer.
+    """
+
+    peer: str
+    epoch: int
+    transport: str
+    reason: str
+    writes: tuple[UnquiescedWrite, ...] = ()
+
+
+@dataclass(frozen=True)
 class PeerInfo:
     """One connected peer and the way that blocks take to it.
 

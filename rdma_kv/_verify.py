@@ -25,6 +25,7 @@ def write_verified(
     layer_count: int,
     tag: int,
     timeout_s: float,
+    notify: bool,
     owner: object,
 ) -> Transfer:
     """Writes without a notice, compares both sides' checksums, then sends the notice alone.
@@ -35,7 +36,7 @@ def write_verified(
         TransferError: A block differs at the peer; says which layer, tensor and blocks.
     """
     deadline = time.monotonic() + timeout_s
-    core = remote.peer.write(local, remote_ids, first_layer, layer_count, 0, timeout_s)
+    core = remote.peer.write(local, remote_ids, first_layer, layer_count, tag, timeout_s, False)
     core.wait()
     sums = BlockSums.on_prefill(side.engine.layout, remote.connection.geometry)
     kinds = [kind for kind, _, _ in side.geometry.tensors]
@@ -52,7 +53,7 @@ def write_verified(
                         f"what was written over {remote.peer.transport}: layer {layer}, "
                         f"{_KINDS[kind]}, blocks {_shown(bad)}; or the source changed meanwhile"
                     )
-    if tag:
+    if tag and notify:
         left_s = max(0.0, deadline - time.monotonic())
         remote.peer.write((), (), first_layer, layer_count, tag, left_s).wait()
     return Transfer(core, owner)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numbers
 import operator
 import time
-from typing import Any
+from typing import Any, Literal
 
 from rdma_kv._arguments import BlockIds
+from rdma_kv._handshake import check_life
 from rdma_kv._peers import Peers, Remote
 
 MOST_TAG = 2**32 - 1
+
+# Whether a write whose link is down connects by itself, and to which life of the peer.
+Reconnect = bool | Literal["same_life"]
 
 # Longer waits are cut: neither the system's clocks nor its poll() count up to infinity.
 _MOST_SECONDS = 7 * 24 * 3600.0
@@ -28,14 +32,18 @@ class WriteCall:
         first_layer: int,
         layer_count: int,
         tag: int,
+        notify: bool,
         deadline: float,
-        may_reconnect: bool,
+        reconnect: Reconnect,
+        peer_epoch: int | None,
     ) -> None:
         self._peers = peers
         self._target = target
         self._what = (local, remote, first_layer, layer_count, tag)
+        self._notify = notify
         self._deadline = deadline
-        self._may_reconnect = may_reconnect
+        self._reconnect = reconnect
+        self._peer_epoch = peer_epoch
 
     def remote(self) -> Remote:
         """The peer; connects again, first, when it is down and that is allowed.
@@ -43,13 +51,18 @@ class WriteCall:
         A write that has begun is never repeated: decode may have been told of it already.
         """
         remote: Remote | None = self._target.remote
+        epoch = self._peer_epoch
         if remote is not None and remote.is_alive:
+            check_life(self._target.name, remote.connection.epoch, epoch)
             return remote
-        return self._peers.revive(self._target, self._left_s(), allowed=self._may_reconnect)
+        if epoch is None and self._reconnect == "same_life" and remote is not None:
+            epoch = remote.connection.epoch
+        is_allowed = self._reconnect is not False
+        return self._peers.revive(self._target, self._left_s(), allowed=is_allowed, epoch=epoch)
 
-    def arguments(self) -> tuple[BlockIds, BlockIds, int, int, int, float]:
+    def arguments(self) -> tuple[BlockIds, BlockIds, int, int, int, float, bool]:
         """For the core; the deadline counts from the call, reconnecting included."""
-        return (*self._what, self._left_s())
+        return (*self._what, self._left_s(), self._notify)
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - time.monotonic())
@@ -61,6 +74,23 @@ def check_tag(tag: int, *, least: int) -> int:
     number = operator.index(tag)
     if not least <= number <= MOST_TAG:
         raise ValueError(f"tag is {number}; must be from {least} to {MOST_TAG}")
+    return number
+
+
+def check_reconnect(reconnect: Reconnect) -> Reconnect:
+    if reconnect in (True, False, "same_life"):
+        return reconnect
+    raise ValueError(f"reconnect is {reconnect!r}; must be True, False or 'same_life'")
+
+
+def check_epoch(epoch: int | None) -> int | None:
+    if epoch is None:
+        return None
+    if isinstance(epoch, bool) or not hasattr(epoch, "__index__"):
+        raise TypeError(f"peer_epoch is {epoch!r}; give decode's `epoch`, a whole number, or None")
+    number = operator.index(epoch)
+    if not 1 <= number < 2**64:
+        raise ValueError(f"peer_epoch is {number}; must be decode's `epoch`, from 1 to 2**64-1")
     return number
 
 

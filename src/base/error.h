@@ -23,6 +23,7 @@ enum class Errc {
   kPeerLost,        // PeerLost
   kTimeout,         // TransferTimeout
   kCancelled,       // TransferCancelled
+  kRevoked,         // TransferRevoked: the peer takes no writes with this tag
   kNotQuiesced,     // NotQuiesced: failed, and bytes of it may still land
 };
 

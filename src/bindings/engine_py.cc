@@ -25,28 +25,27 @@ using transport::RemoteEnd;
 constexpr double kInterruptedWait = 5.0;
 
 std::shared_ptr<engine::Transfer> write(const PyPeer& self, py::handle src, py::handle dst,
-                                        std::uint32_t first_layer, std::uint32_t layer_count,
-                                        std::uint32_t tag, double timeout_s,
-                                        engine::Peer::Then then) {
+                                        kv::LayerRange layers, engine::Label label,
+                                        double timeout_s, engine::Peer::Then then) {
   const IdList src_ids(src, "local");
   const IdList dst_ids(dst, "remote");
   const py::gil_scoped_release released;
-  return self.peer->write(src_ids.view(), dst_ids.view(), {first_layer, layer_count}, tag,
-                          deadline_after(timeout_s), then);
+  return self.peer->write(src_ids.view(), dst_ids.view(), layers, label, deadline_after(timeout_s),
+                          then);
 }
 
 PyTransfer write_async(const PyPeer& self, py::handle src, py::handle dst,
                        std::uint32_t first_layer, std::uint32_t layer_count, std::uint32_t tag,
-                       double timeout_s) {
-  return {
-      write(self, src, dst, first_layer, layer_count, tag, timeout_s, engine::Peer::Then::kReturn),
-      self.engine};
+                       double timeout_s, bool notify) {
+  return {write(self, src, dst, {first_layer, layer_count}, {tag, notify}, timeout_s,
+                engine::Peer::Then::kReturn),
+          self.engine};
 }
 
 void write_wait(const PyPeer& self, py::handle src, py::handle dst, std::uint32_t first_layer,
-                std::uint32_t layer_count, std::uint32_t tag, double timeout_s) {
-  const auto transfer =
-      write(self, src, dst, first_layer, layer_count, tag, timeout_s, engine::Peer::Then::kWait);
+                std::uint32_t layer_count, std::uint32_t tag, double timeout_s, bool notify) {
+  const auto transfer = write(self, src, dst, {first_layer, layer_count}, {tag, notify}, timeout_s,
+                              engine::Peer::Then::kWait);
   try {
     wait_with_signals(kNever, [&](Nanos until) { return transfer->wait(until); });
   } catch (...) {  // a signal: nothing of this write may land after the caller has left
@@ -77,10 +76,15 @@ std::size_t wait_notices(Engine& self, std::uint32_t tag, std::size_t count, dou
   std::size_t here = 0;
   wait_with_signals(deadline_after(timeout_s), [&](Nanos until) {
     here = self.notices().take(tag, count, until);
-    return here >= count || self.notices().is_closed();
+    return here >= count || self.notices().is_closed() || self.notices().is_revoked(tag);
   });
   if (here < count && self.notices().is_closed()) {
     throw Error(Errc::kValue, "the communicator is closed");
+  }
+  if (here < count && self.notices().is_revoked(tag)) {
+    throw Error(Errc::kRevoked,
+                join("this side has revoked tag ", tag, ": no notice with it is delivered until ",
+                     "allow(", tag, ")"));
   }
   return std::min(here, count);
 }
@@ -101,9 +105,55 @@ py::list inbound_links(Engine& self) {
   }
   py::list out;
   for (const auto& link : links) {
+    if (link.is_ended) continue;
     out.append(py::make_tuple(link.link_id, link.transport, link.origin.name, link.origin.epoch,
                               link.is_open));
   }
+  return out;
+}
+
+py::list unquiesced_links(Engine& self) {
+  std::vector<transport::stream::InboundInfo> links;
+  {
+    const py::gil_scoped_release released;
+    links = self.acceptor()->links();
+  }
+  py::list out;
+  for (const auto& link : links) {
+    if (!link.is_ended) continue;
+    out.append(py::make_tuple(link.link_id, link.transport, link.origin.name, link.origin.epoch,
+                              link.why_ended));
+  }
+  return out;
+}
+
+py::list take_ended_links(Engine& self) {
+  std::vector<transport::stream::EndedLink> links;
+  {
+    const py::gil_scoped_release released;
+    links = self.acceptor()->take_ended();
+  }
+  py::list out;
+  for (const auto& link : links) out.append(py::make_tuple(link.link_id, link.why));
+  return out;
+}
+
+py::list unquiesced_writes(const PyPeer& self) {
+  py::list out;
+  for (const auto& write : self.peer->unquiesced()) {
+    py::list runs;
+    for (const kv::Run& run : write.runs) {
+      runs.append(py::make_tuple(run.src_block, run.dst_block, run.count));
+    }
+    out.append(py::make_tuple(write.tag, write.layers.first, write.layers.count, std::move(runs)));
+  }
+  return out;
+}
+
+std::vector<PyTransfer> revoke(const PyPeer& self, std::uint32_t tag) {
+  const py::gil_scoped_release released;
+  std::vector<PyTransfer> out;
+  for (auto& transfer : self.peer->revoke(tag)) out.push_back({std::move(transfer), self.engine});
   return out;
 }
 
@@ -127,10 +177,17 @@ RemoteEnd make_remote_end(const Engine& local, const std::string& name, const st
 void bind_peer(py::module_& m) {
   py::class_<PyPeer>(m, "Peer")
       .def("write", &write_async, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
-           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"))
+           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true)
       .def("write_wait", &write_wait, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
-           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"))
+           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true)
       .def_property_readonly("alive", [](const PyPeer& self) { return self.peer->is_alive(); })
+      .def(
+          "look",
+          [](const PyPeer& self) {
+            self.peer->tick();
+            return self.peer->is_alive();
+          },
+          py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("name", [](const PyPeer& self) { return self.peer->name(); })
       .def_property_readonly("epoch", [](const PyPeer& self) { return self.peer->epoch(); })
       .def_property_readonly("transport", [](const PyPeer& self) { return self.peer->transport(); })
@@ -141,12 +198,25 @@ void bind_peer(py::module_& m) {
              return failed ? to_exception(*failed) : py::none();
            })
       .def(
-          "lose", [](const PyPeer& self, const std::string& why) { self.peer->lose(why); },
+          "lose",
+          [](const PyPeer& self, const std::string& why) {
+            if (self.engine->is_owner()) self.peer->lose(why);
+          },
           py::arg("why"), py::call_guard<py::gil_scoped_release>())
       .def(
           "close",
-          [](const PyPeer& self, double timeout_s) { self.peer->close(deadline_after(timeout_s)); },
+          [](const PyPeer& self, double timeout_s) {
+            if (self.engine->is_owner()) self.peer->close(deadline_after(timeout_s));
+          },
           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+      .def("revoke", &revoke, py::arg("tag"))
+      .def(
+          "allow", [](const PyPeer& self, std::uint32_t tag) { self.peer->allow(tag); },
+          py::arg("tag"), py::call_guard<py::gil_scoped_release>())
+      .def("unquiesced", &unquiesced_writes)
+      .def(
+          "confirm_quiesced", [](const PyPeer& self) { self.peer->confirm_quiesced(); },
+          py::call_guard<py::gil_scoped_release>())
       .def("counters", &counters);
 }
 
@@ -163,20 +233,33 @@ void bind_engine(py::module_& m) {
       .def(
           "close", [](Engine& self, double timeout_s) { self.close(deadline_after(timeout_s)); },
           py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "close_peers",
+          [](Engine& self, double timeout_s) { self.close_peers(deadline_after(timeout_s)); },
+          py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("listen", &Engine::listen, py::arg("address"), py::arg("port"),
            py::call_guard<py::gil_scoped_release>())
       .def(
           "end_link",
-          [](Engine& self, std::uint64_t link_id, const std::string& why) {
-            self.acceptor()->end(link_id, why);
+          [](Engine& self, std::uint64_t link_id, const std::string& why, double timeout_s) {
+            return self.acceptor()->end(link_id, why, deadline_after(timeout_s));
           },
-          py::arg("link_id"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
+          py::arg("link_id"), py::arg("why"), py::arg("timeout_s") = 0.0,
+          py::call_guard<py::gil_scoped_release>())
       .def(
           "end_epoch",
-          [](Engine& self, std::uint64_t epoch, const std::string& why) {
-            self.acceptor()->end_epoch(epoch, why);
+          [](Engine& self, std::uint64_t epoch, const std::string& why, double timeout_s) {
+            return self.acceptor()->end_epoch(epoch, why, deadline_after(timeout_s));
           },
-          py::arg("epoch"), py::arg("why"), py::call_guard<py::gil_scoped_release>())
+          py::arg("epoch"), py::arg("why"), py::arg("timeout_s") = 0.0,
+          py::call_guard<py::gil_scoped_release>())
+      .def("unquiesced_links", &unquiesced_links)
+      .def("take_ended_links", &take_ended_links)
+      .def("ended_links_fd", [](Engine& self) { return self.acceptor()->ended_fd(); })
+      .def("revoke_notices", [](Engine& self, std::uint32_t tag) { self.notices().revoke(tag); })
+      .def("allow_notices", [](Engine& self, std::uint32_t tag) { self.notices().allow(tag); })
+      .def("discard_notices_of_epoch",
+           [](Engine& self, std::uint64_t epoch) { self.notices().discard_epoch(epoch); })
       .def("inbound_links", &inbound_links)
       .def("take_notices", &take_notices)
       .def("wait_notices", &wait_notices, py::arg("tag"), py::arg("count"), py::arg("timeout_s"))

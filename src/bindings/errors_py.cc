@@ -29,6 +29,7 @@ const std::map<std::string, Errc>& codes() {
       {"peer_lost", Errc::kPeerLost},
       {"timeout", Errc::kTimeout},
       {"cancelled", Errc::kCancelled},
+      {"revoked", Errc::kRevoked},
       {"not_quiesced", Errc::kNotQuiesced},
   };
   return by_name;

@@ -85,10 +85,10 @@ py::list rdma_devices() {
 
 PyRail make_rail(const std::shared_ptr<Engine>& engine, const std::string& nic, int gid_index,
                  int ib_timeout, bool relaxed_ordering, bool remote_read,
-                 std::uint64_t most_mr_bytes) {
+                 std::uint64_t most_mr_bytes, bool remote_write) {
   const py::gil_scoped_release released;
-  const RailOptions options{nic,         gid_index,    ib_timeout, relaxed_ordering,
-                            remote_read, most_mr_bytes};
+  const RailOptions options{nic,         gid_index,    ib_timeout,   relaxed_ordering,
+                            remote_read, remote_write, most_mr_bytes};
   return {engine,
           std::shared_ptr<const Rail>(new Rail(engine->reactor(), engine->layout(), options),
                                       DeleteInOwner<const Rail>())};
@@ -139,7 +139,7 @@ void bind_rail(py::module_& m) {
   py::class_<PyRail>(m, "RdmaRail")
       .def(py::init(&make_rail), py::arg("engine"), py::arg("nic"), py::arg("gid_index"),
            py::arg("ib_timeout"), py::arg("relaxed_ordering"), py::arg("remote_read"),
-           py::arg("most_mr_bytes") = 0)
+           py::arg("most_mr_bytes") = 0, py::arg("remote_write") = true)
       .def_property_readonly("nic", [](const PyRail& self) { return self.rail->port().nic; })
       .def_property_readonly("port", [](const PyRail& self) { return self.rail->port().port; })
       .def_property_readonly(

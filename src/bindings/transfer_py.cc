@@ -9,7 +9,13 @@ namespace rdma_kv::bindings {
 namespace py = pybind11;
 namespace {
 
+// In a forked child nobody moves a transfer any more, and its locks may be held for ever.
+void check_owner(const PyTransfer& self) {
+  if (!self.transfer->is_done()) self.engine->check_owner();
+}
+
 bool wait(const PyTransfer& self, std::optional<double> timeout_s) {
+  check_owner(self);
   const bool has_ended = wait_with_signals(deadline_of(timeout_s),
                                            [&](Nanos until) { return self.transfer->wait(until); });
   if (has_ended) self.transfer->rethrow();
@@ -22,6 +28,7 @@ py::object error(const PyTransfer& self) {
 }
 
 py::dict stats(const PyTransfer& self) {
+  check_owner(self);
   const auto stats = self.transfer->stats();
   py::dict out;
   out["blocks"] = stats.blocks;
@@ -40,10 +47,18 @@ void bind_transfer(py::module_& m) {
       .def("wait", &wait, py::arg("timeout_s") = py::none())
       .def("done", [](const PyTransfer& self) { return self.transfer->is_done(); })
       .def(
-          "cancel", [](const PyTransfer& self) { self.transfer->cancel(); },
+          "cancel",
+          [](const PyTransfer& self) {
+            check_owner(self);
+            self.transfer->cancel();
+          },
           py::call_guard<py::gil_scoped_release>())
       .def("error", &error)
-      .def("fileno", [](const PyTransfer& self) { return self.transfer->done_fd(); })
+      .def("fileno",
+           [](const PyTransfer& self) {
+             check_owner(self);
+             return self.transfer->done_fd();
+           })
       .def_property_readonly("stats", &stats);
 }
 

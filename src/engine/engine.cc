@@ -23,18 +23,51 @@ Engine::Engine(kv::Layout layout)
   reactor_.every(kTick, [this] { tick(); });
 }
 
-void Engine::tick() {
+std::vector<std::shared_ptr<Peer>> Engine::all_peers() {
   std::vector<std::shared_ptr<Peer>> alive;
+  const std::lock_guard lock(mutex_);
+  for (const auto& known : peers_) {
+    if (auto peer = known.lock()) alive.push_back(std::move(peer));
+  }
+  return alive;
+}
+
+void Engine::tick() {
+  for (const auto& peer : all_peers()) peer->tick();
+  end_released();
+}
+
+void Engine::release(std::shared_ptr<Peer> peer) noexcept {
+  if (peer->is_gone()) return;
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& known : peers_) {
-      if (auto peer = known.lock()) alive.push_back(std::move(peer));
-    }
+    released_.push_back(std::move(peer));
   }
-  for (const auto& peer : alive) peer->tick();
+  reactor_.wake_at(now());
+}
+
+void Engine::end_released() noexcept {
+  std::vector<std::shared_ptr<Peer>> gone;  // which end without the lock
+  const std::lock_guard lock(mutex_);
+  std::erase_if(released_, [&](std::shared_ptr<Peer>& peer) {
+    if (!peer->is_gone()) {
+      if (peer.use_count() == 1) peer->end_soon("nobody holds it any more");
+      return false;
+    }
+    gone.push_back(std::move(peer));
+    return true;
+  });
 }
 
 Engine::~Engine() { close(now()); }
+
+void Engine::check_owner() const {
+  if (is_owner()) return;
+  throw Error(Errc::kValue,
+              join("it was made by process ", owner_,
+                   " and does not survive fork(); make a communicator in this process, or start it "
+                   "with the method 'spawn'"));
+}
 
 std::uint16_t Engine::listen(const std::string& address, std::uint16_t port) {
   const std::lock_guard lock(mutex_);
@@ -65,17 +98,22 @@ std::shared_ptr<Peer> Engine::add_peer(const transport::RemoteEnd& remote,
   return peer;
 }
 
+void Engine::close_peers(Nanos deadline) noexcept {
+  if (!is_owner()) return;
+  const auto peers = all_peers();
+  std::vector<Peer*> open;
+  for (const auto& peer : peers) open.push_back(peer.get());
+  Peer::close_all(open, deadline);
+}
+
 void Engine::close(Nanos deadline) noexcept {
-  std::vector<std::weak_ptr<Peer>> peers;
+  if (!is_owner()) return;
   {
     const std::lock_guard lock(mutex_);
     is_closed_ = true;
-    peers = peers_;  // which keeps them, so that deadlines are seen to until all are closed
   }
   notices_.close();
-  for (const auto& known : peers) {
-    if (const auto peer = known.lock()) peer->close(deadline);
-  }
+  close_peers(deadline);
   const std::lock_guard ending(ending_);
   std::shared_ptr<transport::stream::Acceptor> acceptor;
   {
@@ -84,6 +122,7 @@ void Engine::close(Nanos deadline) noexcept {
   }
   if (acceptor) acceptor->close();  // not left to its destructor: somebody may still hold it
   reactor_.stop();
+  end_released();
 }
 
 }  // namespace rdma_kv::engine

@@ -1,6 +1,7 @@
 // The engine's numbers, each with its reason.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "base/clock.h"
@@ -32,6 +33,14 @@ inline constexpr Nanos kTick = 200 * kMillisecond;
 
 // A quiescing link is asked again at least this often.
 inline constexpr Nanos kQuiescePoll = 10 * kMillisecond;
+
+// Notices of one host's peers that wait to be taken before nothing more is read of them: far more
+// than requests are under way, and a few MiB. By host, because a peer chooses its epoch and may
+// come again with another.
+inline constexpr std::size_t kMostWaitingNotices = std::size_t{1} << 16;
+
+// Names of peers kept although no notice of theirs waits.
+inline constexpr std::size_t kMostSpareOrigins = 64;
 
 // Plans kept for reuse: as many as transfers usually are under way at once.
 inline constexpr int kMostSparePlans = 64;

@@ -4,13 +4,17 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "engine/revoked_tags.h"
 #include "transport/inbound.h"
 
 namespace rdma_kv::engine {
@@ -21,18 +25,30 @@ struct Notice {
   std::shared_ptr<const transport::Origin> origin;
 };
 
-// Safe from any thread. Keeps notices until somebody takes them, whoever that is, once.
+// Safe from any thread. Keeps notices until somebody takes them, whoever that is, once. When too
+// many of one host wait, its links are held up (see NoticeSink), and no other's.
 class Notices : public transport::NoticeSink {
  public:
-  void deliver(const transport::Origin& origin, std::uint32_t tag) noexcept override;
+  bool deliver(const transport::Origin& origin, std::uint32_t tag) noexcept override;
+  bool wait_for_room(const transport::Origin& origin,
+                     const std::function<void()>& go_on) noexcept override;
 
   // Everything that waits, oldest first; never blocks.
   std::vector<Notice> take_all();
 
-  // Takes exactly `count` notices with this tag as soon as that many are there; none before.
+  // Takes exactly `count` notices with this tag as soon as that many are there; none before. Ends
+  // early when the tag is revoked.
   // Returns the number that were there at the deadline when it is missed (nothing taken), or
   // `count`. `woken` ends the wait early: see interrupt().
   std::size_t take(std::uint32_t tag, std::size_t count, Nanos deadline);
+
+  // Forgets what waits with this tag and what comes with it later, and wakes who waits for it;
+  // until allow().
+  void revoke(std::uint32_t tag);
+  void allow(std::uint32_t tag);
+  bool is_revoked(std::uint32_t tag) const;
+  // Forgets what waits from this life of a peer.
+  void discard_epoch(std::uint64_t epoch) noexcept;
 
   // Readable while notices wait.
   int fd() const noexcept { return ready_.get(); }
@@ -41,13 +57,28 @@ class Notices : public transport::NoticeSink {
   bool is_closed() const noexcept;
 
  private:
+  using Calls = std::vector<std::function<void()>>;
+
+  // What waits of one host's peers; here while something does.
+  struct Share {
+    std::size_t waiting = 0;
+    Calls held_up;  // links that are told when there is room
+  };
+
   std::vector<Notice> extract(std::uint32_t tag, std::size_t count);
+  template <class Predicate>
+  void discard(Predicate is_meant) noexcept;
+  std::shared_ptr<const transport::Origin> known(const transport::Origin& origin);
+  // One notice less waits. Whom to tell, without the lock, is added to `calls`.
+  void release(const Notice& notice, Calls& calls);
 
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
   std::deque<Notice> waiting_;
   std::map<std::uint32_t, std::size_t> counts_;
   std::map<std::uint64_t, std::shared_ptr<const transport::Origin>> origins_;  // by epoch
+  RevokedTags revoked_;
+  std::map<std::string, Share, std::less<>> shares_;  // by host
   EventFd ready_;
   bool is_closed_ = false;
 };

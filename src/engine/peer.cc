@@ -21,10 +21,11 @@ void relax() noexcept {
 #endif
 }
 
-// As the caller gave them: the deadline was taken some microseconds before the submission.
+// As the caller gave them: the deadline was taken some microseconds before the submission, or, on a
+// busy machine, so long before it that it was over by then.
 double seconds_between(Nanos begin, Nanos end) noexcept {
   constexpr Nanos kStep = kMillisecond / 10;
-  return static_cast<double>((end - begin + kStep / 2) / kStep) / 1e4;
+  return static_cast<double>((std::max<Nanos>(end - begin, 0) + kStep / 2) / kStep) / 1e4;
 }
 
 }  // namespace
@@ -51,11 +52,15 @@ Peer::Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::st
       name_(std::move(name)),
       epoch_(epoch),
       transport_(link->transport()),
+      path_(link->path()),
       most_runs_(link->most_runs()),
       description_(link->describe()),
       link_(std::move(link)) {}
 
-Peer::~Peer() { close(now()); }
+Peer::~Peer() {
+  close(now());
+  if (link_) reactor_.remove(link_->fd());  // unquiesced: nobody is left to tell
+}
 
 std::unique_lock<std::mutex> Peer::enter() const noexcept {
   entering_.fetch_add(1, std::memory_order_relaxed);
@@ -81,7 +86,7 @@ std::unique_ptr<kv::Plan> Peer::take_plan() {
 }
 
 std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::LayerRange layers,
-                                      std::uint32_t tag, Nanos deadline, Then then) {
+                                      Label label, Nanos deadline, Then then) {
   auto plan = take_plan();
   plan->assign(*mapping_, src, dst, layers);
   if (plan->runs().size() > most_runs_) {
@@ -89,14 +94,19 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
                 join(plan->runs().size(), " runs of neighbouring blocks in one write; ", transport_,
                      " takes at most ", most_runs_, ": split the write; nothing was written"));
   }
-  auto transfer = std::make_shared<Transfer>(shared_from_this(), std::move(plan), tag, deadline);
+  auto transfer = std::make_shared<Transfer>(shared_from_this(), std::move(plan), label, deadline);
   const auto lock = enter();
   if (!is_alive()) {
     throw Error(Errc::kPeerLost,
-                join("write of ", name_of(*transfer->plan_), " to ", name_, " over ", transport_,
-                     ": the link is down: ", failure_ ? failure_->what() : "it was closed"));
+                join("write of ", name_of(*transfer->plan_), " to ", name_, " over ", path_,
+                     ": the link is down: ",
+                     failure_ ? failure_->what() : "it was closed; connect again to go on"));
   }
-  if (transfer->write_.plan->empty() && tag == 0) {  // nothing to move, nobody to tell
+  if (revoked_.contains(label.tag)) {
+    throw Error(Errc::kRevoked, revoked(*transfer));
+  }
+  if (transfer->write_.plan->empty() &&
+      transfer->write_.tag == 0) {  // nothing to move, nobody to tell
     complete(*transfer, std::nullopt);
     return transfer;
   }
@@ -233,8 +243,10 @@ void Peer::complete(Transfer& transfer, std::optional<Error> error) noexcept {
 void Peer::cancel(Transfer& transfer) noexcept {
   const auto lock = enter();
   if (transfer.is_done() || transfer.state_ == State::kStopping) return;
-  const Error cause(Errc::kCancelled, join("write of ", name_of(*transfer.plan_), " to ", name_,
-                                           " over ", transport_, " was cancelled by the caller"));
+  const Error cause(Errc::kCancelled,
+                    join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", path_,
+                         " was cancelled by the caller; what it had written is "
+                         "there: write those blocks again before they are used"));
   const auto is_it = [&](const auto& other) { return other.get() == &transfer; };
   auto found = std::find_if(queued_.begin(), queued_.end(), is_it);
   const bool is_queued = found != queued_.end();
@@ -243,6 +255,51 @@ void Peer::cancel(Transfer& transfer) noexcept {
   if (is_driven_) return;
   progress();
   hand_over();
+}
+
+std::string Peer::revoked(const Transfer& transfer) const {
+  return join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", path_,
+              ": decode has revoked tag ", transfer.tag(),
+              ": its request was aborted there and the blocks may belong to another one; drop the "
+              "request, or have decode allow() the tag before it is used again");
+}
+
+std::vector<std::shared_ptr<Transfer>> Peer::revoke(std::uint32_t tag) {
+  const auto lock = enter();
+  revoked_.add(tag);
+  std::vector<std::shared_ptr<Transfer>> left;
+  const auto look = [&](const std::shared_ptr<Transfer>& transfer) {
+    if (transfer->tag() == tag) left.push_back(transfer);
+  };
+  for (const auto& transfer : queued_) look(transfer);
+  for (const auto& transfer : moving_) look(transfer);
+  for (const auto& transfer : left) {
+    if (transfer->state_ == State::kStopping) continue;
+    stop(transfer, Error(Errc::kRevoked, revoked(*transfer)), now());
+  }
+  if (!left.empty() && !is_driven_) {
+    progress();
+    hand_over();
+  }
+  std::erase_if(left, [](const auto& transfer) { return transfer->is_done(); });
+  return left;
+}
+
+void Peer::allow(std::uint32_t tag) noexcept {
+  const auto lock = enter();
+  revoked_.remove(tag);
+}
+
+std::vector<UnquiescedWrite> Peer::unquiesced() const {
+  const auto lock = enter();
+  return unquiesced_;
+}
+
+void Peer::confirm_quiesced() noexcept {
+  const auto lock = enter();
+  if (unquiesced_.empty()) return;
+  unquiesced_.clear();
+  let_go_of_link();
 }
 
 void Peer::stop(std::shared_ptr<Transfer> transfer, Error cause, Nanos at) noexcept {
@@ -267,12 +324,12 @@ void Peer::check_deadlines(Nanos at) noexcept {
   const auto late = [&](const Transfer& transfer) {
     return Error(
         Errc::kTimeout,
-        join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", transport_,
+        join("write of ", name_of(*transfer.plan_), " to ", name_, " over ", path_,
              " did not finish within ",
              seconds_between(transfer.stats_.submitted, transfer.deadline_), " s; it waited for ",
              transfer.state_ == State::kQueued ? "earlier writes to this peer"
                                                : "the peer to take or confirm the bytes",
-             "; is the peer alive and KVCACHE_TIMEOUT_S long enough?"));
+             "; is the peer alive and KVCACHE_TIMEOUT_S long enough? [", description_, "]"));
   };
   std::vector<std::shared_ptr<Transfer>> expired;
   bool is_stuck = false;
@@ -288,9 +345,9 @@ void Peer::check_deadlines(Nanos at) noexcept {
   if (!is_ending_) {
     for (auto& transfer : expired) stop(transfer, late(*transfer), at);
     if (is_stuck && link_) {
-      link_->break_off(
-          {Errc::kPeerLost, join("a write that had to stop did not within ",
-                                 kStopGrace / kMillisecond, " ms, so its link was ended")});
+      link_->break_off({Errc::kPeerLost,
+                        join("a write that had to stop did not within ", kStopGrace / kMillisecond,
+                             " ms, so its link was ended; connect again to go on")});
     }
   }
   if (is_ending_ || is_stuck) progress();
@@ -298,7 +355,8 @@ void Peer::check_deadlines(Nanos at) noexcept {
 }
 
 Nanos Peer::next_deadline() const noexcept {
-  if (is_ending_) return now() + kQuiescePoll;
+  // A link that lingers is looked at by tick().
+  if (is_ending_) return unquiesced_.empty() ? now() + kQuiescePoll : kNever;
   Nanos next = kNever;
   for (const auto& transfer : queued_) next = std::min(next, transfer->deadline_);
   for (const auto& transfer : moving_) {
@@ -314,20 +372,41 @@ void Peer::begin_end(const transport::Failure& cause) noexcept {
   is_queue_full_ = is_again_ = false;  // nothing is posted any more: do not come back for it
   quiesce_deadline_ = now() + kQuiesceGrace;
   next_deadline_ = now();
-  failure_.emplace(cause.code, join("link to ", name_, " over ", transport_, ": ", cause.what));
+  failure_.emplace(cause.code, join("link to ", name_, " over ", path_, ": ", cause.what));
 }
 
 void Peer::continue_end() noexcept {
   if (link_->quiesce() == transport::Quiesce::kQuiesced) {
-    fail_all(failure_->code(), failure_->what());
+    if (unquiesced_.empty()) {
+      fail_all(failure_->code(), failure_->what());
+    } else {
+      unquiesced_.clear();
+      log(LogLevel::kInfo, join("link to ", name_, " over ", transport_,
+                                ": the peer confirmed at last that nothing of it can land"));
+    }
     let_go_of_link();
   } else if (now() >= quiesce_deadline_) {
-    fail_all(Errc::kNotQuiesced,
-             join(failure_->what(), "; the peer did not confirm within ", kQuiesceGrace / kSecond,
-                  " s that nothing of it can land any more: do not reuse the remote blocks before "
-                  "that peer has reconnected or gone"));
-    let_go_of_link();
+    give_up_quiescing();
   }
+}
+
+// Its writes end, and say so; the link stays and is asked on, so that the blocks are known to be
+// safe as soon as they are.
+void Peer::give_up_quiescing() noexcept {
+  quiesce_deadline_ = kNever;
+  const auto keep = [&](const Transfer& transfer) {
+    const kv::Plan& plan = *transfer.plan_;
+    unquiesced_.push_back(
+        {transfer.tag(), plan.layers(), {plan.runs().begin(), plan.runs().end()}});
+  };
+  for (const auto& transfer : moving_) keep(*transfer);
+  // The front of the queue may be partly posted.
+  if (!queued_.empty() && queued_.front()->state_ != State::kQueued) keep(*queued_.front());
+  fail_all(Errc::kNotQuiesced,
+           join(failure_->what(), "; the peer did not confirm within ", kQuiesceGrace / kSecond,
+                " s that nothing of it can land any more: do not reuse the blocks, on either side, "
+                "while unquiesced() lists them"));
+  if (unquiesced_.empty()) let_go_of_link();  // nothing was under way
 }
 
 void Peer::fail_all(Errc code, const std::string& why) noexcept {
@@ -338,8 +417,12 @@ void Peer::fail_all(Errc code, const std::string& why) noexcept {
       return;
     }
     // What the link never saw cannot land, whatever the rest may do.
-    const Errc own = transfer.state_ == State::kQueued ? Errc::kPeerLost : code;
-    complete(transfer, Error(own, join("write of ", name_of(*transfer.plan_), " failed: ", why)));
+    const bool was_posted = transfer.state_ != State::kQueued;
+    const Errc own = was_posted ? code : Errc::kPeerLost;
+    const std::string first = transfer.stop_cause_
+                                  ? join(transfer.stop_cause_->what(), "; then the ")
+                                  : join("write of ", name_of(*transfer.plan_), " failed: ");
+    complete(transfer, Error(own, first + (was_posted ? why : failure_->what())));
   };
   for (const auto& transfer : std::exchange(queued_, {})) fail(*transfer);
   while (!moving_.empty()) {
@@ -360,37 +443,69 @@ void Peer::let_go_of_link() noexcept {
 void Peer::lose(const std::string& why) noexcept {
   const auto lock = enter();
   if (!link_ || is_ending_) return;
-  link_->break_off({Errc::kPeerLost, why});
-  begin_end({Errc::kPeerLost, why});
+  const transport::Failure cause{Errc::kPeerLost, join(why, " [", description_, "]")};
+  link_->break_off(cause);
+  begin_end(cause);
   if (is_driven_) return;
   progress();
   hand_over();
 }
 
+void Peer::end_soon(const char* why) noexcept {
+  const auto lock = enter();
+  if (!link_ || has_work() || is_driven_) return;
+  begin_end({Errc::kPeerLost, why});
+  progress();
+  hand_over();
+}
+
+bool Peer::is_gone() const noexcept {
+  const auto lock = enter();
+  return !link_;
+}
+
 void Peer::close(Nanos deadline) noexcept {
-  auto lock = enter();
-  is_alive_.store(false, std::memory_order_release);
-  while (link_) {
-    const bool has_time = now() < deadline;
-    const bool is_idle = queued_.empty() && moving_.empty();
-    if (!is_ending_ && (is_idle || !has_time)) {
-      const transport::Failure cause{Errc::kPeerLost, "it was closed by this side"};
-      if (!is_idle) link_->break_off(cause);
-      begin_end(cause);
-    }
-    progress();
-    if (now() >= next_deadline_) check_deadlines(now());
-    if (!link_) break;
-    pollfd event{link_->fd(), POLLIN, 0};
-    const bool may_sleep = link_->arm(is_queue_full_) && !is_again_;
-    lock.unlock();  // the reactor leaves the link alone or helps; it never takes it away for good
+  Peer* const self = this;
+  close_all({&self, 1}, deadline);
+}
+
+void Peer::close_all(std::span<Peer* const> peers, Nanos deadline) noexcept {
+  std::vector<Peer*> open(peers.begin(), peers.end());
+  std::vector<pollfd> events;
+  while (true) {
+    events.clear();
+    bool may_sleep = true;
+    std::erase_if(open, [&](Peer* peer) {
+      const auto lock = peer->enter();
+      if (peer->continue_close(deadline)) return true;
+      events.push_back({peer->link_->fd(), POLLIN, 0});
+      may_sleep &= peer->link_->arm(peer->is_queue_full_) && !peer->is_again_;
+      return false;
+    });
+    if (open.empty()) return;
+    // Without their locks: the reactor leaves the links alone or helps; it never takes one away
+    // for good.
     if (may_sleep) {
-      ::poll(&event, 1, 1);
+      ::poll(events.data(), events.size(), 1);
     } else {
-      give_way();
+      open.front()->give_way();
     }
-    lock = enter();
   }
+}
+
+bool Peer::continue_close(Nanos deadline) noexcept {
+  is_alive_.store(false, std::memory_order_release);
+  if (!link_ || !unquiesced_.empty()) return true;
+  const bool is_idle = queued_.empty() && moving_.empty();
+  if (!is_ending_ && (is_idle || now() >= deadline)) {
+    const transport::Failure cause{Errc::kPeerLost,
+                                   "it was closed by this side; connect again to go on"};
+    if (!is_idle) link_->break_off(cause);
+    begin_end(cause);
+  }
+  progress();
+  if (now() >= next_deadline_) check_deadlines(now());
+  return !link_ || !unquiesced_.empty();
 }
 
 void Peer::tick() noexcept { on_reactor(); }
@@ -423,7 +538,9 @@ void Peer::hand_over() noexcept {
   } else {
     reactor_.modify(link_->fd(), EPOLLIN | EPOLLONESHOT);
   }
-  if (is_ending_) next_deadline_ = std::min(next_deadline_, now() + kQuiescePoll);
+  if (is_ending_ && unquiesced_.empty()) {
+    next_deadline_ = std::min(next_deadline_, now() + kQuiescePoll);
+  }
   if (next_deadline_ != kNever) reactor_.wake_at(next_deadline_);
 }
 

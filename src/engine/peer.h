@@ -7,12 +7,14 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/owner.h"
 #include "base/reactor.h"
+#include "engine/revoked_tags.h"
 #include "engine/transfer.h"
 #include "kv/mapping.h"
 #include "transport/link.h"
@@ -34,6 +36,13 @@ struct PeerCounters {
 // work is left and nobody drives, the reactor is told: no transfer is ever orphaned.
 //
 // Safe from any thread. Its lock is the only one that a write takes, once per transfer.
+// What a write that could not be quiesced may still do: its bytes may land in these blocks.
+struct UnquiescedWrite {
+  std::uint32_t tag;
+  kv::LayerRange layers;
+  std::vector<kv::Run> runs;
+};
+
 class Peer : public std::enable_shared_from_this<Peer> {
  public:
   static std::shared_ptr<Peer> make(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping,
@@ -48,14 +57,30 @@ class Peer : public std::enable_shared_from_this<Peer> {
   };
   // Throws Error(kValue) for bad ids (nothing moved) and Error(kPeerLost) when the link is down.
   std::shared_ptr<Transfer> write(kv::BlockIds src, kv::BlockIds dst, kv::LayerRange layers,
-                                  std::uint32_t tag, Nanos deadline, Then then = Then::kReturn);
+                                  Label label, Nanos deadline, Then then = Then::kReturn);
 
   bool is_alive() const noexcept { return is_alive_.load(std::memory_order_acquire); }
   std::optional<Error> failure() const;  // why it is not alive
   // Breaks the link: what is under way fails with `why` once nothing of it can land.
   void lose(const std::string& why) noexcept;
-  // Waits for what is under way until `deadline`, fails the rest, quiesces and lets go of the link.
+  // Waits for what is under way until `deadline`, fails the rest, quiesces and lets go of the link;
+  // but a link that cannot be quiesced stays, to be watched until it is.
   void close(Nanos deadline) noexcept;
+  // Stops every write with this tag, and refuses later ones, until allow(). Returns those that have
+  // not ended yet; as soon as they have, nothing with this tag is under way.
+  std::vector<std::shared_ptr<Transfer>> revoke(std::uint32_t tag);
+  void allow(std::uint32_t tag) noexcept;
+
+  // Writes that failed with kNotQuiesced. Empty again once the peer has confirmed the link's end.
+  std::vector<UnquiescedWrite> unquiesced() const;
+  // The peer has said in another way (a new handshake) that it has ended this link.
+  void confirm_quiesced() noexcept;
+
+  // The same for many, at the same time: one that does not answer costs the others nothing.
+  static void close_all(std::span<Peer* const> peers, Nanos deadline) noexcept;
+  // Begins the end of an idle link, in order, and returns at once; does nothing while writes move.
+  void end_soon(const char* why) noexcept;
+  bool is_gone() const noexcept;  // nothing is left to end
   // Looks at deadlines and at the link's health; the engine calls it a few times a second.
   void tick() noexcept;
 
@@ -87,12 +112,15 @@ class Peer : public std::enable_shared_from_this<Peer> {
   bool collect() noexcept;
   void check_deadlines(Nanos at) noexcept;
   void stop(std::shared_ptr<Transfer> transfer, Error cause, Nanos at) noexcept;
+  bool continue_close(Nanos deadline) noexcept;  // true: there is nothing to wait for
   void begin_end(const transport::Failure& cause) noexcept;
   void continue_end() noexcept;
+  void give_up_quiescing() noexcept;
   void let_go_of_link() noexcept;
   void fail_all(Errc code, const std::string& why) noexcept;
   void complete(Transfer& transfer, std::optional<Error> error) noexcept;
   void start_moving(std::shared_ptr<Transfer> transfer) noexcept;
+  std::string revoked(const Transfer& transfer) const;
   bool has_work() const noexcept { return !queued_.empty() || !moving_.empty() || is_ending_; }
   void hand_over() noexcept;
   void call_soon() noexcept;
@@ -104,6 +132,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   const std::string name_;
   const std::uint64_t epoch_;
   const char* const transport_;
+  const std::string path_;  // for messages
   const std::size_t most_runs_;
   const std::string description_;
   std::atomic<bool> is_alive_{true};
@@ -121,6 +150,8 @@ class Peer : public std::enable_shared_from_this<Peer> {
   bool is_ending_ = false;              // the link is being quiesced
   Nanos next_deadline_ = kNever;
   Nanos quiesce_deadline_ = kNever;
+  std::vector<UnquiescedWrite> unquiesced_;  // not empty: the link lingers, is_ending_ stays
+  RevokedTags revoked_;
   std::optional<Error> failure_;
   PeerCounters counters_;
   std::uint64_t next_id_ = 1;

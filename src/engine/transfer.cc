@@ -7,10 +7,10 @@
 
 namespace rdma_kv::engine {
 
-Transfer::Transfer(std::shared_ptr<Peer> peer, std::unique_ptr<kv::Plan> plan, std::uint32_t tag,
+Transfer::Transfer(std::shared_ptr<Peer> peer, std::unique_ptr<kv::Plan> plan, Label label,
                    Nanos deadline)
-    : peer_(std::move(peer)), plan_(std::move(plan)), deadline_(deadline) {
-  write_.tag = tag;
+    : peer_(std::move(peer)), plan_(std::move(plan)), tag_(label.tag), deadline_(deadline) {
+  write_.tag = label.notify ? label.tag : 0;
   write_.plan = plan_.get();
   write_.owner = this;
   stats_.blocks = plan_->blocks();

@@ -20,6 +20,12 @@ class Peer;
 
 enum class State : std::uint8_t { kQueued, kMoving, kStopping, kDone, kFailed };
 
+// What a write belongs to: decode revokes writes by their tag, and is told of those that notify.
+struct Label {
+  std::uint32_t tag = 0;
+  bool notify = true;
+};
+
 struct TransferStats {
   std::uint64_t blocks = 0;
   std::uint64_t bytes = 0;
@@ -33,8 +39,7 @@ struct TransferStats {
 // once.
 class Transfer {
  public:
-  Transfer(std::shared_ptr<Peer> peer, std::unique_ptr<kv::Plan> plan, std::uint32_t tag,
-           Nanos deadline);
+  Transfer(std::shared_ptr<Peer> peer, std::unique_ptr<kv::Plan> plan, Label label, Nanos deadline);
 
   // Drives the path itself while it can, then sleeps. True when the transfer has ended, false at
   // `deadline`. Throws nothing: see rethrow().
@@ -46,6 +51,7 @@ class Transfer {
   void cancel() noexcept;  // asks; the outcome says whether it came in time
   int done_fd();           // readable once it has ended; made on the first call
   TransferStats stats() const noexcept;
+  std::uint32_t tag() const noexcept { return tag_; }
 
  private:
   friend class Peer;
@@ -54,6 +60,7 @@ class Transfer {
 
   std::shared_ptr<Peer> peer_;
   std::unique_ptr<kv::Plan> plan_;
+  const std::uint32_t tag_;
   // Under the peer's lock until finished.
   transport::Write write_;
   State state_ = State::kQueued;

@@ -1,6 +1,10 @@
 #include "kv/plan.h"
 
+#include <algorithm>
 #include <string>
+#include <tuple>
+#include <unordered_set>
+#include <utility>
 
 #include "base/error.h"
 
@@ -35,7 +39,49 @@ void check_layers(LayerRange layers, const Mapping& mapping) {
                                  mapping.layers(), " layers"));
 }
 
+// Where the first block that came before comes again, and which it is. Slow: for a message.
+template <class Id>
+std::pair<std::size_t, Id> first_repeated(std::span<const Run> runs) {
+  std::unordered_set<std::uint32_t> seen;
+  for (const Run& run : runs) {
+    for (std::uint32_t block = run.dst_block; block < run.dst_block + run.count; ++block) {
+      if (!seen.insert(block).second) return {seen.size(), static_cast<Id>(block)};
+    }
+  }
+  return {};
+}
+
 }  // namespace
+
+// False when one of them was marked before; then not all are.
+bool Plan::mark(std::uint32_t first, std::uint32_t count) noexcept {
+  const std::uint64_t end = std::uint64_t{first} + count;
+  for (std::uint64_t block = first; block < end;) {
+    const std::uint64_t in_word = std::min(64 - block % 64, end - block);
+    const std::uint64_t bits = (~std::uint64_t{0} >> (64 - in_word)) << (block % 64);
+    if ((seen_[block / 64] & bits) != 0) return false;
+    seen_[block / 64] |= bits;
+    block += in_word;
+  }
+  return true;
+}
+
+void Plan::unmark() noexcept {
+  for (const Run& run : runs_) {
+    const std::uint32_t last = run.dst_block + run.count - 1;
+    for (std::uint32_t word = run.dst_block / 64; word <= last / 64; ++word) seen_[word] = 0;
+  }
+}
+
+bool Plan::overlap() {
+  sorted_.assign(runs_.begin(), runs_.end());
+  std::sort(sorted_.begin(), sorted_.end(),
+            [](const Run& a, const Run& b) { return a.dst_block < b.dst_block; });
+  for (std::size_t i = 1; i < sorted_.size(); ++i) {
+    if (sorted_[i].dst_block - sorted_[i - 1].dst_block < sorted_[i - 1].count) return true;
+  }
+  return false;
+}
 
 void Plan::clear() noexcept {
   runs_.clear();
@@ -49,7 +95,8 @@ void Plan::check_and_join(std::span<const Src> src, std::span<const Dst> dst,
                           const Mapping& mapping) {
   const std::uint64_t src_blocks = mapping.src_blocks();
   const std::uint64_t dst_blocks = mapping.dst_blocks();
-  if (seen_.size() * 64 < dst_blocks) seen_.resize((dst_blocks + 63) / 64);
+  const bool marks = dst_blocks <= kMostMarkedBlocks;
+  if (marks && seen_.size() * 64 < dst_blocks) seen_.resize((dst_blocks + 63) / 64);
   runs_.reserve(src.size());
   std::size_t i = 0;
   bool twice = false;
@@ -61,12 +108,14 @@ void Plan::check_and_join(std::span<const Src> src, std::span<const Dst> dst,
     if (!in_range(src_id, src_blocks) || !in_range(dst_id, dst_blocks)) break;
     const auto s = static_cast<std::uint32_t>(src_id);
     const auto d = static_cast<std::uint32_t>(dst_id);
-    const std::uint64_t bit = std::uint64_t{1} << (d % 64);
-    if ((seen_[d / 64] & bit) != 0) {
-      twice = true;
-      break;
+    if (marks) {
+      const std::uint64_t bit = std::uint64_t{1} << (d % 64);
+      if ((seen_[d / 64] & bit) != 0) {
+        twice = true;
+        break;
+      }
+      seen_[d / 64] |= bit;
     }
-    seen_[d / 64] |= bit;
     if (!runs_.empty()) {
       Run& last = runs_.back();
       if (last.src_block + last.count == s && last.dst_block + last.count == d) {
@@ -76,11 +125,13 @@ void Plan::check_and_join(std::span<const Src> src, std::span<const Dst> dst,
     }
     runs_.push_back({s, d, 1});
   }
-  for (const Run& run : runs_) {
-    const std::uint32_t last = run.dst_block + run.count - 1;
-    for (std::uint32_t word = run.dst_block / 64; word <= last / 64; ++word) seen_[word] = 0;
+  if (marks) {
+    unmark();
+  } else if (i == src.size() && overlap()) {
+    twice = true;
+    std::tie(i, dst_id) = first_repeated<Dst>(runs_);
   }
-  if (i == src.size()) return;
+  if (!twice && i == src.size()) return;
   clear();
   if (twice) {
     throw Error(Errc::kValue, join("remote block id ", dst_id, " at index ", i,
@@ -112,17 +163,26 @@ void Plan::assign(const Mapping& mapping, BlockIds src, BlockIds dst, LayerRange
 bool Plan::assign_received(const Mapping& mapping, std::span<const Run> runs, LayerRange layers) {
   clear();
   if (std::uint64_t{layers.first} + layers.count > mapping.layers()) return false;
+  const std::uint64_t dst_blocks = mapping.dst_blocks();
+  const bool marks = dst_blocks <= kMostMarkedBlocks;
+  if (marks && seen_.size() * 64 < dst_blocks) seen_.resize((dst_blocks + 63) / 64);
+  bool is_sound = true;
   for (const Run& run : runs) {
-    if (run.count == 0 || std::uint64_t{run.dst_block} + run.count > mapping.dst_blocks()) {
-      clear();
-      return false;
+    if (run.count == 0 || std::uint64_t{run.dst_block} + run.count > dst_blocks) {
+      is_sound = false;
+      break;
     }
     runs_.push_back({0, run.dst_block, run.count});
     blocks_ += run.count;
-    if (blocks_ > mapping.dst_blocks()) {  // some destination comes twice
-      clear();
-      return false;
+    if (marks && !mark(run.dst_block, run.count)) {
+      is_sound = false;
+      break;
     }
+  }
+  if (marks) unmark();
+  if (!is_sound || (!marks && overlap())) {
+    clear();
+    return false;
   }
   layers_ = layers;
   bytes_ = blocks_ * layers.count * mapping.bytes_per_layer();

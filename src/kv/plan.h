@@ -34,6 +34,10 @@ struct Extent {
   std::uint32_t region;
 };
 
+// Up to so many destination blocks the ids of a write are checked against one bit for each (128
+// KiB); with more, which only the peer's word may stand for, by sorting the runs of the write.
+inline constexpr std::uint64_t kMostMarkedBlocks = std::uint64_t{1} << 20;
+
 // All pieces of one transfer, in this canonical order: layer, then tensor, then run, then block.
 // Both sides of a TCP stream walk it, so the order is part of the wire (docs/wire.md).
 //
@@ -48,7 +52,7 @@ class Plan {
 
   // The receiver's half of the same walk, from runs that came over the network: checks each run
   // against the destination's block count; the source side is left at block 0.
-  // Returns false, and is empty, when any run or layer is out of range.
+  // Returns false, and is empty, when any run or layer is out of range or a block comes twice.
   [[nodiscard]] bool assign_received(const Mapping& mapping, std::span<const Run> runs,
                                      LayerRange layers);
 
@@ -68,7 +72,13 @@ class Plan {
   LayerRange layers_{0, 0};
   std::uint64_t blocks_ = 0;
   std::uint64_t bytes_ = 0;
+  // Both find a destination that comes twice: the first from run to run, the second at once.
+  bool mark(std::uint32_t first, std::uint32_t count) noexcept;
+  void unmark() noexcept;
+  bool overlap();
+
   std::vector<std::uint64_t> seen_;  // one bit per destination block, all zero between calls
+  std::vector<Run> sorted_;          // for overlap()
 };
 
 // A place in a plan. Value type: copy it to remember where to resume. The plan and the mapping

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "transport/remote_end.h"
@@ -10,7 +11,7 @@ namespace rdma_kv::transport {
 
 // Who writes to us over one link.
 struct Origin {
-  std::string name;         // address of the peer, for messages and notices
+  std::string name;         // for messages and notices; up to a space: the address of its host
   std::uint64_t epoch = 0;  // of the peer
 };
 
@@ -18,7 +19,11 @@ struct Origin {
 class NoticeSink {
  public:
   virtual ~NoticeSink() = default;
-  virtual void deliver(const Origin& origin, std::uint32_t tag) noexcept = 0;
+  // False when no more notices of this peer should come: see wait_for_room().
+  virtual bool deliver(const Origin& origin, std::uint32_t tag) noexcept = 0;
+  // False: there is room for this peer's notices. True: too many of them wait to be taken, and
+  // `go_on` is called once some were, once, on any thread.
+  virtual bool wait_for_room(const Origin& origin, const std::function<void()>& go_on) noexcept = 0;
 };
 
 // One link that a peer opened, or may still open, into this side. Lives on the reactor's thread.
@@ -26,9 +31,13 @@ class Inbound {
  public:
   virtual ~Inbound() = default;
 
-  // Ends the link: when it returns, nothing of it can land here any more.
+  // Ends the link: takes nothing more of it, and drops its path. Where the peer's own calls move
+  // the bytes (cma) it may go on for a moment: is_quiesced() tells. Never waits.
   virtual void end(const std::string& why) noexcept = 0;
   virtual bool is_ended() const noexcept = 0;
+  // Once ended: nothing of it can land here any more.
+  virtual bool is_quiesced() const noexcept { return is_ended(); }
+  virtual std::string why_ended() const = 0;
   virtual const char* transport() const noexcept = 0;
 };
 

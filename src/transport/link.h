@@ -104,6 +104,8 @@ class Link {
 
   virtual LinkCounters counters() const noexcept = 0;
   virtual const char* transport() const noexcept = 0;  // "tcp", "cma", ...
+  // The same for messages, with what else names the path: NIC, port, GID.
+  virtual std::string path() const { return transport(); }
   // One line for the log: how this path was set up (rails, GID, MTU, streams, queue pairs).
   virtual std::string describe() const = 0;
 };

@@ -30,8 +30,11 @@ Meaning meaning_of(ibv_wc_status status) noexcept {
       return {Errc::kTransfer,
               "our NIC refused the source: memory that is no longer registered; was the local "
               "cache freed?"};
-    case IBV_WC_LOC_LEN_ERR:
     case IBV_WC_LOC_QP_OP_ERR:
+      return {Errc::kTransfer,
+              "our NIC could not send it; is its port up, and the address there (rdma link, ip "
+              "addr)? If both are well, please report this"};
+    case IBV_WC_LOC_LEN_ERR:
       return {Errc::kTransfer, "our NIC found the request malformed; please report this"};
     case IBV_WC_WR_FLUSH_ERR:
       return {Errc::kPeerLost, "the queue pair was stopped before this was sent"};

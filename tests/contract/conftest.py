@@ -1,36 +1,14 @@
-"""Fixtures of the contract: a transport, and processes to speak with."""
+"""Fixtures of the contract."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
-from support.peer import PeerProcess
-from support.wire import Wire
+from support.fixtures import own_process, peer_process, wire
 
-
-@pytest.fixture(scope="session")
-def peer_process() -> Iterator[PeerProcess]:
-    """One decode process for all tests that leave it alive."""
-    process = PeerProcess()
-    yield process
-    assert process.close() == 0, "the peer process must end in order"
-
-
-@pytest.fixture
-def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
-    """A transport, and communicators on it that are closed after the test."""
-    with Wire(request.param, lambda: request.getfixturevalue("peer_process")) as made:
-        yield made
-
-
-@pytest.fixture
-def own_process() -> Iterator[PeerProcess]:
-    """A peer process that the test may kill."""
-    with PeerProcess() as process:
-        yield process
+__all__ = ["own_process", "peer_process", "wire"]
 
 
 @pytest.fixture

@@ -115,13 +115,14 @@ def test_a_write_meant_for_a_dead_peer_never_lands_in_its_successor(
     prefill = wire.prefill(Shape())
     first = wire.decode(Shape(), process=own_process)
     assert prefill.connect(first.address)
+    granted_by = first.epoch()
     own_process.kill()
 
     with PeerProcess() as successor:
         second = wire.decode(Shape(), process=successor, port=first.address[1])
         for call in (prefill.comm.write_cache, prefill.comm.write_cache_async):
-            with pytest.raises(PeerLost, match="connect"):
-                call(*first.address, [1], [2])
+            with pytest.raises(PeerLost, match="restarted"):
+                call(*first.address, [1], [2], peer_epoch=granted_by)
 
         assert second.digests() == image_of(second).digests()
 

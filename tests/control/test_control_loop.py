@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from rdma_kv import _control
 from rdma_kv._control import ControlLoop
 
 
@@ -65,10 +64,9 @@ def test_the_thread_burns_nothing_while_idle(loop):
     assert time.process_time() - before < 0.05
 
 
-def test_ticks_come_until_they_are_stopped(loop, monkeypatch):
-    monkeypatch.setattr(_control, "HEARTBEAT_PERIOD_S", 0.01)
-
+def test_ticks_come_until_they_are_stopped(loop):
     class Clock:
+        period_s = 0.01
         ticks = 0
         enough = threading.Event()
 
@@ -86,11 +84,12 @@ def test_ticks_come_until_they_are_stopped(loop, monkeypatch):
     assert clock.ticks == 3
 
 
-def test_a_stall_of_the_thread_is_told_to_who_judges_peers(loop, monkeypatch):
-    monkeypatch.setattr(_control, "HEARTBEAT_PERIOD_S", 0.01)
+def test_a_stall_of_the_thread_is_told_to_who_judges_peers(loop):
     late = []
 
     class Judge:
+        period_s = 0.01
+
         def tick(self, now, late_s):
             late.append(late_s)
 

@@ -52,19 +52,53 @@ def test_a_restarted_decode_is_connected_to_at_once(make):
     assert prefill.stats().transfers_done == 2  # those of the earlier connection count too
 
 
-def test_blocks_that_an_earlier_life_granted_are_not_written_in_the_next(make):
-    decode, prefill = make("decode"), make("prefill")
+@pytest.mark.parametrize("how", ["same_life", "peer_epoch", "peer_epoch of a live link"])
+def test_blocks_that_an_earlier_life_granted_are_not_written_in_the_next(make, how):
+    decode = make("decode")
+    prefill = make("prefill", reconnect="same_life" if how == "same_life" else True)
+    prefill.connect(HOST, decode.port)
+    port, granted_by = decode.port, None if how == "same_life" else decode.epoch
+    decode.close()
+    eventually(lambda: not prefill.is_connected(HOST, port))
+    target = cache()
+    make("decode", port=port, keys=target)
+    if how == "peer_epoch of a live link":
+        prefill.connect(HOST, port)
+
+    with pytest.raises(rdma_kv.PeerLost, match=r"restarted: it is in epoch .* grants anew"):
+        prefill.write_cache(HOST, port, [0], [0], peer_epoch=granted_by)
+
+    assert not any(layer.any() for layer in target)
+
+
+def test_a_write_reconnects_by_itself_to_a_decode_that_restarted(make, caplog):
+    decode, prefill = make("decode"), make("prefill", keys=cache(value=7))
     prefill.connect(HOST, decode.port)
     port = decode.port
     decode.close()
     eventually(lambda: not prefill.is_connected(HOST, port))
     target = cache()
-    make("decode", port=port, keys=target)
+    again = make("decode", port=port, keys=target)
 
-    with pytest.raises(rdma_kv.PeerLost, match=r"restarted: .* call connect\(\)"):
-        prefill.write_cache(HOST, port, [0], [0])
+    prefill.write_cache(HOST, port, [0], [3])
+    prefill.write_cache(HOST, port, [0], [4], peer_epoch=again.epoch)
 
-    assert not any(layer.any() for layer in target)
+    assert (target[0][3:5] == 7).all()
+    assert "restarted: a write connected to its new life" in caplog.text
+
+
+@pytest.mark.parametrize(("epoch", "error"), [(0, ValueError), (-1, ValueError), ("7", TypeError)])
+def test_an_epoch_that_cannot_be_is_refused(make, epoch, error):
+    decode, prefill = make("decode"), make("prefill")
+    prefill.connect(HOST, decode.port)
+
+    with pytest.raises(error, match="peer_epoch is "):
+        prefill.write_cache(HOST, decode.port, [0], [0], peer_epoch=epoch)
+
+
+def test_a_way_to_reconnect_that_is_none_is_refused(make):
+    with pytest.raises(ValueError, match="reconnect is 'always'; must be True, False or 'same"):
+        make("prefill", reconnect="always")
 
 
 def test_a_link_that_broke_is_replaced_by_the_next_write(make):
@@ -103,10 +137,8 @@ def test_a_decode_that_stays_away_is_lost_with_the_first_cause(make):
         prefill.write_cache(HOST, decode.port, [0], [0])
 
 
-def test_a_silent_prefill_is_ended_by_decode(make, stranger, monkeypatch):
-    monkeypatch.setattr("rdma_kv._control.HEARTBEAT_PERIOD_S", 0.05)
-    monkeypatch.setattr("rdma_kv._sessions.DEAD_AFTER_S", 0.3)
-    decode = make("decode", config=Config(transport="tcp"))
+def test_a_silent_prefill_is_ended_by_decode(make, stranger):
+    decode = make("decode", config=Config(transport="tcp", peer_timeout_s=0.5))
     welcome = stranger.connect(decode).hello()
     stranger.ask(wire.Open(epoch=5, peer_epoch=welcome.epoch, transport="tcp"))
 
@@ -117,11 +149,10 @@ def test_a_silent_prefill_is_ended_by_decode(make, stranger, monkeypatch):
 
 
 def test_a_silent_decode_is_lost_by_prefill(make, monkeypatch):
-    monkeypatch.setattr("rdma_kv._control.HEARTBEAT_PERIOD_S", 0.05)
-    monkeypatch.setattr("rdma_kv._heartbeat.DEAD_AFTER_S", 0.3)
-    decode, prefill = make("decode"), make("prefill", reconnect=False)
+    config = Config(transport="loopback", peer_timeout_s=0.5)
+    decode, prefill = make("decode"), make("prefill", reconnect=False, config=config)
     prefill.connect(HOST, decode.port)
-    time.sleep(0.6)
+    time.sleep(1.0)
     assert prefill.is_connected(HOST, decode.port)  # heartbeats are answered
 
     monkeypatch.setattr("rdma_kv._sessions.Sessions._send", lambda *_: None)
@@ -141,12 +172,13 @@ def test_a_goodbye_leaves_time_for_confirmations_under_way(under_way):
     ignore = lambda *_, **__: None  # noqa: E731
     loop = SimpleNamespace(stop_ticking=ignore, forget=ignore)
     line = SimpleNamespace(send=ignore, close=ignore)
-    heartbeat = Heartbeat(loop, line, peer, 5)
+    heartbeat = Heartbeat(loop, line, peer, 5, timeout_s=5.0, patience_s=5.0)
 
     heartbeat._on_message(wire.Bye(epoch=7, reason="closed"))
     before_the_tick = list(lost)
     if under_way:
         heartbeat.tick(time.monotonic(), 0.0)
 
-    assert before_the_tick == ([] if under_way else ["it said goodbye: closed"])
-    assert lost == ["it said goodbye: closed"]
+    said = "it said goodbye: closed; connect again once it is back"
+    assert before_the_tick == ([] if under_way else [said])
+    assert lost == [said]

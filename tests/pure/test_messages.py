@@ -67,6 +67,8 @@ FROM_PREFILL = [
         epoch=1, peer_epoch=2, sequence=1, layer=0, tensor=3, blocks=[2**31 - 1], checksums=[0]
     ),
     wire.Bye(epoch=1, reason="closed"),
+    wire.Revoked(epoch=1, peer_epoch=2, sequence=3),
+    msgspec.structs.replace(HELLO, ends=[2**64 - 1] * 16, automatic=True),
 ]
 FROM_DECODE = [
     WELCOME,
@@ -76,6 +78,8 @@ FROM_DECODE = [
     wire.Pong(epoch=1, sequence=2**64 - 1),
     wire.Verified(epoch=1, sequence=1, bad_blocks=[7]),
     wire.Bye(epoch=1),
+    wire.Revoke(epoch=1, sequence=3, tag=2**32 - 1, lifted=True),
+    msgspec.structs.replace(WELCOME, patience_ms=500, revoked=[1, 2**32 - 1]),
 ]
 
 
@@ -186,6 +190,8 @@ def test_each_side_takes_only_what_the_other_may_send():
         (("geometry", "dtype"), "x" * 65),
         (("geometry", "tp_size"), 4097),
         (("geometry", "tp_rank"), -1),
+        (("ends",), [1] * 17),
+        (("automatic",), 1),
     ],
     ids=repr,
 )
@@ -214,6 +220,10 @@ def test_a_hello_out_of_bounds_is_refused(path, value):
         (("offers", "cma", "probe_nonce"), b""),
         (("offers", "cma", "probe_nonce"), b"x" * 65),
         (("offers", "tcp"), 1),
+        (("patience_ms",), 99),
+        (("revoked",), [0]),
+        (("revoked",), [2**32]),
+        (("revoked",), [1] * (wire.MOST_REVOKED + 1)),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -263,6 +273,7 @@ def test_the_largest_model_fits_into_a_welcome():
     rkeys = [2**32 - 1] * wire.MOST_KEYS
     large = msgspec.structs.replace(
         WELCOME,
+        revoked=[2**32 - 1] * wire.MOST_REVOKED,
         bases=[2**64 - 1] * wire.MOST_REGIONS,
         offers=wire.Offers(
             rdma=wire.RdmaOffer(

@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import gc
-import os
 import time
-import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rdma_kv import _core
+from support.forked import exit_status, forked
 from tests.stream.peers import DecodeProcess, Prefill
-
-
-def forked(body: Any) -> int:
-    """Runs `body` in a forked child and returns the child's pid."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads is the point
-        pid = os.fork()
-    if pid != 0:
-        return pid
-    try:
-        body()
-        os._exit(0)
-    finally:
-        os._exit(1)
-
-
-def exit_status(pid: int, within_s: float) -> int | None:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    return None
 
 
 @pytest.mark.parametrize("transport", ["tcp", "cma"])
@@ -54,11 +29,7 @@ def test_a_forked_child_that_drops_its_copy_harms_nobody(
         held.clear()
         gc.collect()
 
-    pid = forked(drop)
-    status = exit_status(pid, 10.0)
-    if status is None:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+    status = exit_status(forked(drop), 10.0)
 
     assert status == 0, "the child hangs, or died"
     time.sleep(0.5)  # a link that was shut down would be found broken meanwhile

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 
 import numpy as np
 import pytest
 
-from tests.stream.peers import DecodeProcess, Prefill, Shape, eventually
+from tests.stream import wire
+from tests.stream.peers import HOST, DecodeProcess, Prefill, Shape, eventually
 
 
 @pytest.mark.parametrize("shape", [Shape(layers=1, blocks=900, block_bytes=4096)], ids=["3.5 MiB"])
@@ -28,6 +30,22 @@ def test_a_long_queue_to_one_peer_does_not_hold_up_another(
         assert not queue[-1].done(), "it had to wait for the whole queue"
         for earlier in queue:
             earlier.wait()
+
+
+def test_strangers_of_one_address_crowd_out_nobody_of_another(decode: DecodeProcess) -> None:
+    """More of them than the data port keeps waiting; the honest one came first, and is slow."""
+    link_id, token = decode.call("accept", "tcp", 77, 1)
+    with contextlib.ExitStack() as stack:
+        honest = stack.enter_context(socket.create_connection((HOST, decode.port), timeout=20))
+        for _ in range(200):
+            stranger = socket.create_connection(
+                (HOST, decode.port), timeout=20, source_address=("127.0.0.2", 0)
+            )
+            stack.enter_context(stranger)
+
+        honest.sendall(wire.hello(link_id, token, decode.epoch))
+
+        assert wire.read_frame(honest)[0] == wire.WELCOME
 
 
 class Other:

@@ -163,7 +163,7 @@ def test_a_stopped_tcp_decode_is_never_called_quiesced(
     with decode.stopped():
         transfer = peer.write([1], [2], 0, 1, 3, 0.2)
 
-        assert "do not reuse the remote blocks" in error_of(transfer)
+        assert "do not reuse the blocks, on either side" in error_of(transfer)
 
 
 def test_a_write_of_cma_needs_no_help_from_a_stopped_decode(

@@ -52,6 +52,21 @@ class Cache:
                 size = (shape.blocks - 1) * stride + block + 2 * GUARD
                 self._raw[name, layer] = np.frombuffer(bytearray(noise.bytes(size)), np.uint8)
 
+    def copy(self) -> Cache:
+        """Another one with these bytes."""
+        return self.holding(self.shape, {key: raw.copy() for key, raw in self._raw.items()})
+
+    @classmethod
+    def holding(cls, shape: Shape, raw: dict[tuple[str, int], np.ndarray]) -> Cache:
+        """One of given bytes, guards and padding included."""
+        made = cls.__new__(cls)
+        made.shape, made._raw = shape, raw
+        return made
+
+    def raw(self) -> dict[tuple[str, int], np.ndarray]:
+        """All bytes of each tensor and layer, guards and padding included."""
+        return self._raw
+
     def blocks(self, name: str, layer: int) -> np.ndarray:
         """A view of the payload: (blocks, block bytes)."""
         block, stride = self.shape.tensors()[name]
@@ -82,6 +97,23 @@ class Cache:
             for (name, layer), raw in self._raw.items()
         }
 
+    def block_digests(self) -> dict[str, list[str]]:
+        """Per tensor and layer one digest of each block, then one of all bytes around them."""
+        found = {}
+        for (name, layer), raw in self._raw.items():
+            blocks = self.blocks(name, layer)
+            found[f"{name}[{layer}]"] = [_digest(block) for block in blocks]
+            found[f"{name}[{layer}]"].append(_digest(*self._around(name, raw)))
+        return found
+
+    def _around(self, name: str, raw: np.ndarray) -> list[np.ndarray]:
+        """Guards and paddings."""
+        block, stride = self.shape.tensors()[name]
+        paddings = np.lib.stride_tricks.as_strided(
+            raw[GUARD + block :], (self.shape.blocks - 1, stride - block), (stride, 1)
+        )
+        return [raw[:GUARD], np.ascontiguousarray(paddings), raw[-GUARD:]]
+
     def take(
         self, source: Cache, src: Sequence[int], dst: Sequence[int], layers: Sequence[int]
     ) -> None:
@@ -105,3 +137,10 @@ class Cache:
         for name in self.shape.tensors():
             for layer in layers:
                 self.blocks(name, layer)[list(dst)] = source.blocks(name, layer)[list(src)]
+
+
+def _digest(*parts: np.ndarray) -> str:
+    state = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        state.update(part.data)
+    return state.hexdigest()

@@ -7,18 +7,19 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import rdma_kv
 from support.cache import Shape
-from support.patience import scaled
+from support.nursery import Child, peer_environment
+from support.patience import eventually, scaled
 
 ANSWER_WITHIN_S = 60.0
 
@@ -26,15 +27,14 @@ ANSWER_WITHIN_S = 60.0
 class PeerProcess:
     """A real second process with an interpreter of its own. Any thread may call it."""
 
-    def __init__(self) -> None:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("KVCACHE_")}
-        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-        self._process = subprocess.Popen(
+    def __init__(self, process: Child | None = None) -> None:
+        """Starts one, unless it is given one that was forked."""
+        self._process: Child | subprocess.Popen[str] = process or subprocess.Popen(
             [sys.executable, "-m", "support.peer_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=peer_environment(),
         )
         self._calls = itertools.count()
         self._sides = itertools.count()
@@ -54,12 +54,19 @@ class PeerProcess:
     ) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def open(self, role: str, shape: Shape, settings: dict[str, str], **more: Any) -> RemoteSide:
         number = next(self._sides)
         address = self.start(
             None, "open", number, role, dataclasses.asdict(shape), settings=settings, **more
         ).result(scaled(ANSWER_WITHIN_S))
         return RemoteSide(self, number, shape, more.get("seed", 0), tuple(address))
+
+    def forget(self, number: int) -> None:
+        self.start(None, "forget", number).result(scaled(ANSWER_WITHIN_S))
 
     def start(self, side: int | None, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -93,7 +100,10 @@ class PeerProcess:
         self._process.wait()
 
     def pause(self) -> None:
+        """Returns once all of it stands still: the signal takes effect when a thread meets it."""
         self._process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.pid}/task")
+        eventually(lambda: all(map(_is_stopped, threads.iterdir())), 10, "it has stopped")
 
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
@@ -120,21 +130,30 @@ class RemoteSide:
     def __init__(
         self, process: PeerProcess, number: int, shape: Shape, seed: int, address: tuple[str, ...]
     ) -> None:
-        self._process = process
+        self.process = process
         self._number = number
         self.shape = shape
         self.seed = seed
         self.address = address
 
+    def forget(self) -> None:
+        """Closes it and drops the last reference to it, as `del` does in one process."""
+        self.process.forget(self._number)
+
     def start(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
         """Begins a call and returns at once."""
-        return self._process.start(self._number, method, *args, **kwargs)
+        return self.process.start(self._number, method, *args, **kwargs)
 
     def __getattr__(self, method: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             return self.start(method, *args, **kwargs).result(scaled(ANSWER_WITHIN_S))
 
         return call
+
+
+def _is_stopped(thread: Path) -> bool:
+    """The state follows the name, which ends with the last parenthesis."""
+    return (thread / "stat").read_text().rpartition(") ")[2].startswith("T")
 
 
 def same_error(name: str, message: str) -> Exception:

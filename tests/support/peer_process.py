@@ -29,6 +29,10 @@ class Server:
         self._sides[number] = Side(role, Shape(**shape), **more)
         return list(self._sides[number].address)
 
+    def forget(self, number: int) -> None:
+        """Closes a side and drops it."""
+        self._sides.pop(number).close()
+
     def serve(self, line: str) -> None:
         command = json.loads(line)
         answer: dict[str, Any] = {"call": command["call"]}

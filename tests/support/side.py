@@ -7,6 +7,8 @@ there arguments and results travel as JSON, so both are kept to what JSON can sa
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import dataclasses
 import os
 import select
 import threading
@@ -16,9 +18,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from rdma_kv import Config, RDMACommunicator
+from rdma_kv import Config, PeerInfo, RDMACommunicator, TransferError
 from support.cache import Cache, Shape
+from support.load import Load
 from support.patience import scaled
+from support.usage import usage
 
 HERE = "127.0.0.1"
 
@@ -34,6 +38,7 @@ class Side:
         *,
         port: str = "0",
         seed: int = 0,
+        reconnect: bool = True,
     ) -> None:
         self.shape = shape
         self.seed = seed
@@ -57,6 +62,7 @@ class Side:
             block_number=shape.blocks,
             block_bytes=shape.block_bytes,
             config=Config.from_env(settings),
+            reconnect=reconnect,
             **extra,
         )
         self.address = (HERE, str(self.comm.port)) if role == "decode" else (HERE, "0")
@@ -69,9 +75,21 @@ class Side:
     def digests(self) -> dict[str, str]:
         return self.cache.digests()
 
+    def block_digests(self) -> dict[str, list[str]]:
+        return self.cache.block_digests()
+
     def read(self, name: str, layer: int, first: int, end: int) -> str:
         """The payload of neighbouring blocks, as hexadecimal digits."""
         return self.cache.blocks(name, layer)[first:end].tobytes().hex()
+
+    def flip(self, name: str, layer: int, offset: int) -> None:
+        """Changes one byte, so many after the first of block 0; negative: of the guard."""
+        first = self.cache.pointers(name)[layer]
+        ctypes.c_uint8.from_address(first + offset).value ^= 0xFF
+
+    def swap(self, name: str, layer: int, one: int, other: int) -> None:
+        blocks = self.cache.blocks(name, layer)
+        blocks[[one, other]] = blocks[[other, one]]
 
     def changed_within(self, seconds: float) -> bool:
         """Whether any byte changes from now on, for so long."""
@@ -82,6 +100,17 @@ class Side:
                 return True
             time.sleep(0.005)
         return self.digests() != first
+
+    def memory(self) -> Cache:
+        """A copy of all bytes as they are now."""
+        return self.cache.copy()
+
+    def places(self) -> list[list[Any]]:
+        """[tensor, layer, address, bytes] of all memory, guards included."""
+        return [
+            [name, layer, raw.ctypes.data, raw.size]
+            for (name, layer), raw in self.cache.raw().items()
+        ]
 
     # ---- decode ----
 
@@ -109,6 +138,30 @@ class Side:
     def notices(self) -> list[list[Any]]:
         """[tag, epoch, peer] of each notice that waits."""
         return [[n.tag, n.epoch, n.peer] for n in self.comm.poll_received()]
+
+    def revoke(self, what: int | str, timeout_s: float = 5.0) -> None:
+        self.comm.revoke(what, timeout_s=scaled(timeout_s))
+
+    def revoke_epoch(self, epoch: int) -> None:
+        """As revoke() with the PeerInfo of that life."""
+        [peer] = [peer for peer in self.comm.peers() if peer.epoch == epoch]
+        self.comm.revoke(peer, timeout_s=scaled(5))
+
+    def revoke_life(self, name: str, epoch: int) -> None:
+        """As revoke() with the PeerInfo of a peer that may be gone."""
+        self.comm.revoke(PeerInfo(name, epoch, ""), timeout_s=scaled(5))
+
+    def allow(self, tag: int) -> None:
+        self.comm.allow(tag, timeout_s=scaled(5))
+
+    def departed(self) -> list[list[Any]]:
+        """[peer, epoch, reason, is_quiesced] of each peer that went."""
+        gone = self.comm.poll_departed()
+        return [[d.peer, d.epoch, d.reason, d.is_quiesced] for d in gone]
+
+    def peer_names(self) -> list[str]:
+        """Of those connected."""
+        return [peer.name for peer in self.comm.peers()]
 
     def notices_by_descriptor(self, count: int, timeout_s: float) -> list[int]:
         """Tags, gathered by waiting for the descriptor only."""
@@ -172,17 +225,64 @@ class Side:
             timeout_s=scaled(timeout_s),
         ).wait()
 
+    def write_again_and_again(
+        self, address: Sequence[str], src: Sequence[int], dst: Sequence[int], *, tag: int = 0
+    ) -> str:
+        """Writes until it fails; returns how."""
+        while True:
+            try:
+                self.comm.write_cache(*address, src, dst, tag=tag, timeout_s=scaled(30))
+            except TransferError as error:
+                return f"{type(error).__name__}: {error}"
+
+    def start_load(self, address: Sequence[str], **how: Any) -> None:
+        """Writes into lanes from now on; one load at a time."""
+        self._load = Load(self.comm, address, **how)
+        self._load.start()
+
+    def load_flows(self, writes: int, timeout_s: float) -> float:
+        """Waits for that many writes of every lane; returns how long one took, in seconds."""
+        return self._load.await_flow(writes, scaled(timeout_s))
+
+    def end_load(self, timeout_s: float, *, ask: bool = True) -> list[dict[str, Any]]:
+        """What became of each lane. Asks the writers to stop, or waits until faults stop them."""
+        return [dataclasses.asdict(lane) for lane in self._load.end(scaled(timeout_s), ask=ask)]
+
     # ---- both ----
 
     def open_things(self) -> int:
         """Threads and descriptors of this process."""
         return sum(len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("task", "fd"))
 
+    def usage(self, *, is_rdma: bool = False) -> dict[str, int]:
+        if self.comm.role == "decode":
+            self.comm.poll_departed()  # kept, up to a bound, for who asks
+        return usage(is_rdma=is_rdma)
+
     def processor_seconds(self) -> float:
         return time.process_time()
+
+    def unquiesced(self) -> list[list[Any]]:
+        """[peer, transport, reason, [[local ids, remote ids], ...]] of what may still land."""
+        return [
+            [
+                u.peer,
+                u.transport,
+                u.reason,
+                [[list(w.local_block_ids), list(w.remote_block_ids)] for w in u.writes],
+            ]
+            for u in self.comm.unquiesced()
+        ]
+
+    def epoch(self) -> int:
+        return self.comm.epoch
 
     def pid(self) -> int:
         return os.getpid()
 
     def close(self) -> None:
         self.comm.close()
+
+    def forget(self) -> None:
+        """As close(); see RemoteSide."""
+        self.close()

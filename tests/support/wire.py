@@ -48,8 +48,22 @@ class Wire:
         machine = {k: v for k, v in os.environ.items() if k.startswith("KVCACHE_RDMA_")}
         return {"KVCACHE_TRANSPORT": self.transport, **machine, **more}
 
-    def prefill(self, shape: Shape, **settings: str) -> Side:
-        side = Side("prefill", shape, self.settings(**settings), seed=self._next_seed())
+    def prefill(self, shape: Shape, *, reconnect: bool | str = True, **settings: str) -> Side:
+        what = {"seed": self._next_seed(), "reconnect": reconnect}
+        side = Side("prefill", shape, self.settings(**settings), **what)
+        self._cleanup.callback(side.close)
+        return side
+
+    def prefill_in(
+        self, process: PeerProcess, shape: Shape, *, reconnect: bool = True, **settings: str
+    ) -> RemoteSide:
+        """One in another process; whoever brought that also ends it."""
+        what = {"seed": self._next_seed(), "reconnect": reconnect}
+        return process.open("prefill", shape, self.settings(**settings), **what)
+
+    def decode_here(self, shape: Shape, **settings: str) -> Side:
+        """One in the test's own process."""
+        side = Side("decode", shape, self.settings(**settings), seed=self._next_seed())
         self._cleanup.callback(side.close)
         return side
 

@@ -4,8 +4,6 @@
 #include <climits>
 #include <cstddef>
 
-#include "base/clock.h"
-
 namespace rdma_kv::transport::cma {
 
 // iovecs of each side in one system call: all that the kernel takes.
@@ -16,9 +14,5 @@ inline constexpr std::size_t kCallBytes = std::size_t{1} << 20;
 
 // Bytes in one post(): about a millisecond of copying, then others get their turn.
 inline constexpr std::size_t kTurnBytes = std::size_t{4} << 20;
-
-// How long a decode side that ends a link waits for the prefill side to stop writing. Far above one
-// call and a thread's wake-up, so that only a stopped process exceeds it.
-inline constexpr Nanos kStopWithin = 250 * kMillisecond;
 
 }  // namespace rdma_kv::transport::cma

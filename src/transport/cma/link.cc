@@ -86,10 +86,12 @@ bool CmaLink::is_peer_there() noexcept {
   std::array<pollfd, 2> ends{{{process_.get(), POLLIN, 0}, {side_.fd(), POLLRDHUP, 0}}};
   if (::poll(ends.data(), ends.size(), 0) == 0) return true;
   if (ends[1].revents != 0) take_acks();  // and learns what happened to the stream
-  lose({Errc::kPeerLost, ends[0].revents != 0 ? join("process ", pid_, " has ended")
-                                              : join("process ", pid_,
-                                                     " has closed its end of the link: it ended, "
-                                                     "or it ended this link: its log says why")});
+  lose({Errc::kPeerLost,
+        ends[0].revents != 0
+            ? explain("process_vm_writev", ESRCH, pid_)
+            : join("process_vm_writev: not called, process ", pid_,
+                   " has closed its end of the link: it ended, or it ended this link: its log says "
+                   "why; connect again once it is back")});
   return false;
 }
 
@@ -138,7 +140,11 @@ void CmaLink::take_acks() noexcept {
     for (std::size_t i = 0; i < got; ++i) {
       const auto found = std::find_if(notified_.begin(), notified_.end(),
                                       [&](const Write* write) { return write->id == ids[i]; });
-      if (found == notified_.end()) continue;
+      if (found == notified_.end()) {
+        return lose({Errc::kPeerLost, join("an ACK for transfer ", ids[i],
+                                           ", which does not wait for it; do both sides run the "
+                                           "same version?")});
+      }
       ++counters_.completions;
       completed_.push_back(*found);
       notified_.erase(found);
@@ -191,7 +197,7 @@ std::unique_ptr<stream::StreamInbound> make_inbound(Reactor& reactor, NoticeSink
                                                     Origin origin, pid_t prefill) {
   auto end_path = [grant = grant_ptrace(prefill)]() mutable { grant.reset(); };
   return stream::make_side_inbound(reactor, sink, std::move(origin), "cma", std::move(end_path),
-                                   kStopWithin);
+                                   stream::Stops::kAtTheSender);
 }
 
 }  // namespace rdma_kv::transport::cma

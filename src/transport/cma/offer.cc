@@ -76,7 +76,7 @@ std::string explain(const char* call, int err, pid_t pid) {
                   ") or grant CAP_SYS_PTRACE; in a container use --cap-add=SYS_PTRACE or a seccomp "
                   "profile that allows process_vm_readv and process_vm_writev");
     case ESRCH:
-      return what + "it has ended";
+      return what + "it has ended; connect again once it is back";
     case EFAULT:
       return what +
              "an address is not mapped there (or not here): were the tensors of a KV cache "

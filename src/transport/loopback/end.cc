@@ -23,15 +23,22 @@ class LoopbackInbound final : public stream::StreamInbound {
   ~LoopbackInbound() override { end_->end(); }
 
   bool attach(UniqueFd, std::uint16_t, std::uint16_t) noexcept override { return false; }
-  void end(const std::string&) noexcept override { end_->end(); }
+  void end(const std::string& why) noexcept override {
+    if (is_ended()) return;
+    why_ = why;
+    end_->end();
+    tell_end();
+  }
   bool is_ended() const noexcept override {
     const std::lock_guard lock(end_->mutex);
     return end_->is_ended;
   }
+  std::string why_ended() const override { return why_; }
   const char* transport() const noexcept override { return "loopback"; }
 
  private:
   const std::shared_ptr<End> end_;
+  std::string why_ = "the peer ended it";
 };
 
 }  // namespace

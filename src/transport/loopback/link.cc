@@ -52,7 +52,7 @@ class LoopbackLink final : public Link {
 
   // Copies are made by this side's calls only, and none is made after a break.
   Quiesce quiesce() noexcept override {
-    if (!is_broken_) lose({Errc::kPeerLost, "the link was ended"});
+    if (!is_broken_) lose({Errc::kPeerLost, "the link was ended; connect again to go on"});
     end_->end();
     return Quiesce::kQuiesced;
   }
@@ -88,7 +88,7 @@ void LoopbackLink::lose(Failure cause) noexcept {
 // Needs end_->mutex.
 bool LoopbackLink::is_end_there() noexcept {
   if (!end_->is_ended) return true;
-  lose({Errc::kPeerLost, "the decode engine ended the link"});
+  lose({Errc::kPeerLost, "the decode engine ended the link; connect again once it is back"});
   return false;
 }
 

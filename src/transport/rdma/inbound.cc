@@ -36,8 +36,8 @@ void check_endpoint(const Endpoint& remote) {
 RdmaInbound::RdmaInbound(std::shared_ptr<const Rail> rail, NoticeSink& sink, const Origin& origin,
                          const Endpoint& remote)
     : rail_(std::move(rail)),
-      sink_(sink),
       origin_(origin),
+      gate_(rail_->reactor(), sink, origin_, [this] { rail_->hub().serve(hub_context_); }),
       hub_context_(nullptr),
       counter_(remote.queue_pairs.size()) {
   check_endpoint(remote);
@@ -100,6 +100,8 @@ bool RdmaInbound::serve() noexcept {
   if (!queue_->request_notice()) return false;
   std::array<ibv_wc, kPollBatch> completions;
   for (int taken = 0; taken < kNoticesPerTurn;) {
+    // Held up: the receives that are posted fill up, and then the sender waits in its own NIC.
+    if (!gate_.is_open()) return false;
     const int got = queue_->poll(completions.data(), kPollBatch);
     if (got < 0) {
       end(join("the completion queue of ", rail_->path().name, " failed"));
@@ -141,7 +143,7 @@ bool RdmaInbound::take(const ibv_wc& completion) {
     case NoticeCounter::Seen::kWait:
       return true;
     case NoticeCounter::Seen::kDeliver:
-      sink_.deliver(origin_, tag);
+      gate_.deliver(tag);
       return true;
     case NoticeCounter::Seen::kTooMany:
       return false;
@@ -180,6 +182,11 @@ void RdmaInbound::drop_path() noexcept {
 void RdmaInbound::take_last_notices() noexcept {
   std::array<ibv_wc, kPollBatch> completions;
   Nanos give_up = now() + kLastNoticesWait;
+  if (!gate_.is_open()) {
+    log(LogLevel::kError, join("the last notices of ", origin_.name, " over rdma are lost: too ",
+                               "many of its earlier ones wait and nobody takes them"));
+    return;
+  }
   while (std::any_of(lanes_.begin(), lanes_.end(), [](const Lane& l) { return l.receives > 0; })) {
     const int got = queue_->poll(completions.data(), kPollBatch);
     if (got < 0) return;

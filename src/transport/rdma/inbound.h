@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "transport/inbound.h"
+#include "transport/notice_gate.h"
 #include "transport/rdma/endpoint.h"
 #include "transport/rdma/notice_counter.h"
 #include "transport/rdma/rail.h"
@@ -29,6 +31,8 @@ class RdmaInbound : public stream::StreamInbound, private Receiver {
   bool attach(UniqueFd stream, std::uint16_t index, std::uint16_t count) noexcept override;
   void end(const std::string& why) noexcept override;
   bool is_ended() const noexcept override;
+  std::string why_ended() const override { return side_->why_ended(); }
+  void set_on_end(std::function<void()> on_end) override { side_->set_on_end(std::move(on_end)); }
   const char* transport() const noexcept override { return "rdma"; }
 
  private:
@@ -46,8 +50,8 @@ class RdmaInbound : public stream::StreamInbound, private Receiver {
   };
 
   std::shared_ptr<const Rail> rail_;
-  NoticeSink& sink_;
   const Origin origin_;
+  NoticeGate gate_;
   void* hub_context_;
   std::shared_ptr<verbs::CompletionQueue> queue_;
   std::vector<Lane> lanes_;  // empty once the path is dropped

@@ -169,7 +169,7 @@ void RdmaLink::abandon(Write& write) noexcept {
   if ((write.state & kAllPosted) != 0 || is_broken()) return;  // too late, or all ends anyway
   if (posting_ == &write && ((write.state & kNoticeBegun) != 0 || rest_ != nullptr)) {
     // Half a notice or half a chain cannot be taken back, and its end will not be posted.
-    break_off({Errc::kCancelled, "a write was stopped while its last part was being posted"});
+    break_off({Errc::kPeerLost, "a write was stopped while its last part was being posted"});
     return;
   }
   write.is_abandoned = true;
@@ -279,7 +279,7 @@ void RdmaLink::note_bad(const ibv_wc& completion) noexcept {
 void RdmaLink::fail(Errc code, const std::string& what) noexcept {
   if (is_broken()) return;
   try {
-    failure_ = Failure{code, join("rdma on ", rail_->path().name, " to ", to_, ": ", what)};
+    failure_ = Failure{code, what};
   } catch (...) {  // out of memory: the code alone
     failure_ = Failure{code, {}};
   }
@@ -290,12 +290,13 @@ void RdmaLink::break_off(Failure cause) noexcept {
 }
 
 // The queue pairs go into error and complete what they hold, or are destroyed when a driver does
-// not do so in time: after either, our NIC sends nothing. The peer's word, that it has destroyed
-// its own, also covers packets on their way; a peer that is gone can receive none.
+// not do so in time: after either, our NIC sends nothing. What it has sent may still be on its way,
+// so the peer's word counts, that it has destroyed its own queue pairs; a peer that is gone can
+// receive nothing either.
 Quiesce RdmaLink::quiesce() noexcept {
   if (end_started_ == 0) {
     end_started_ = now();
-    fail(Errc::kPeerLost, "the link was closed");
+    fail(Errc::kPeerLost, "the link was closed; connect again to go on");
     for (SendLane& lane : lanes_) lane.queue_pair().stop();
     [[maybe_unused]] const bool is_sent = side_->send_end();
   }
@@ -304,11 +305,10 @@ Quiesce RdmaLink::quiesce() noexcept {
   std::uint64_t unused;
   while (side_->progress(&unused, 1) > 0) {
   }
-  const bool is_late = now() - end_started_ >= kEndWait;
+  if (now() - end_started_ >= kEndWait) lanes_.clear();
   const bool is_drained = std::all_of(lanes_.begin(), lanes_.end(),
                                       [](const SendLane& lane) { return lane.is_idle(); });
-  const bool is_confirmed = side_->is_ended() || side_->is_broken();
-  if (!is_late && (!is_drained || !is_confirmed)) return Quiesce::kInProgress;
+  if (!is_drained || !(side_->is_ended() || side_->is_broken())) return Quiesce::kInProgress;
   lanes_.clear();
   return Quiesce::kQuiesced;
 }
@@ -329,10 +329,11 @@ bool RdmaLink::watch_side() noexcept {
   return true;
 }
 
+std::string RdmaLink::path() const { return join("rdma from ", rail_->path().name, " to ", to_); }
+
 std::string RdmaLink::describe() const {
-  return join("rdma from ", rail_->path().name, " to ", to_, ", ", lanes_.size(),
-              " queue pairs, up to ", most_sources_, " sources a write, flush ",
-              flush_ ? "on" : "off", "; GID: ", rail_->gid().reason);
+  return join(path(), ", ", lanes_.size(), " queue pairs, up to ", most_sources_,
+              " sources a write, flush ", flush_ ? "on" : "off", "; GID: ", rail_->gid().reason);
 }
 
 }  // namespace rdma_kv::transport::rdma

@@ -47,6 +47,7 @@ class RdmaLink : public Link {
   bool arm(bool wants_post) noexcept override;
   LinkCounters counters() const noexcept override { return counters_; }
   const char* transport() const noexcept override { return "rdma"; }
+  std::string path() const override;
   std::string describe() const override;
 
  private:

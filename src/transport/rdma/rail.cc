@@ -77,7 +77,7 @@ void Rail::register_regions(const kv::Layout& layout) {
   for (std::uint32_t index = 0; index < layout.region_count(); ++index) {
     const kv::Region region = layout.region(index);
     regions_.emplace_back(device_, region, shift,
-                          verbs::MemoryAccess{.remote_write = true,
+                          verbs::MemoryAccess{.remote_write = options_.remote_write,
                                               .remote_read = options_.remote_read,
                                               .relaxed_ordering = options_.relaxed_ordering});
     bases.push_back(region.base);

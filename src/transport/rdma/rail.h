@@ -24,6 +24,7 @@ struct RailOptions {
   int ib_timeout = 18;  // as KVCACHE_IB_TIMEOUT
   bool relaxed_ordering = false;
   bool remote_read = false;  // peers flush by reading
+  bool remote_write = true;  // no: this side only sends
   std::uint64_t most_mr_bytes =
       0;  // cut regions at this size even if the NIC takes more; 0: do not
 };

@@ -38,6 +38,8 @@ class ReceiveHub : public std::enable_shared_from_this<ReceiveHub> {
   // completion can come). The result is the context of its completion queue.
   void* add(Receiver& receiver);
   void remove(void* context) noexcept;
+  // Looks after one that was held up. On the reactor's thread.
+  void serve(void* context) noexcept { serve(reinterpret_cast<std::uintptr_t>(context)); }
 
  private:
   void on_events() noexcept;

@@ -7,7 +7,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <deque>
 #include <map>
+#include <string_view>
+#include <thread>
 #include <utility>
 
 #include "base/error.h"
@@ -23,6 +27,13 @@ namespace {
 constexpr int kAcceptsPerTurn = 16;
 // How often ended links are forgotten and streams that never came are given up.
 constexpr Nanos kSweepEvery = kSecond;
+// How long close() waits for senders that have to stop by themselves. Far above one of their calls
+// and a thread's wake-up, so that only a stopped process exceeds it.
+constexpr Nanos kStopWithin = kSecond;
+// How often it is looked whether they have.
+constexpr std::chrono::microseconds kLookAgain{500};
+// Ended links that are remembered for take_ended().
+constexpr std::size_t kMostEnded = 4096;
 
 void fill_random(void* out, std::size_t bytes) {
   if (::getrandom(out, bytes, 0) == static_cast<ssize_t>(bytes)) return;
@@ -48,6 +59,7 @@ struct Expected {
   Nanos expires;
   std::uint64_t arrived = 0;  // one bit per stream index
   std::uint16_t count = 0;
+  bool is_told = false;  // that it has ended
 
   bool is_open() const noexcept { return count == streams; }
 };
@@ -63,13 +75,15 @@ struct Acceptor::Impl {
   }
 
   void accept_some();
-  void admit(UniqueFd stream);
+  void admit(UniqueFd stream, const Address& from);
+  std::uint64_t least_welcome() const;
   void read_hello(std::uint64_t serial);
   void greet(UniqueFd stream, const Hello& hello);
   const char* objection(const Hello& hello) const noexcept;
   void drop(std::uint64_t serial);
   void sweep();
-  void end_all(const std::string& why);
+  void collect();
+  void begin_close(const std::string& why);
 
   Reactor& reactor;
   UniqueFd listener;
@@ -80,13 +94,18 @@ struct Acceptor::Impl {
   std::map<std::uint64_t, Pending> pending;  // by serial number: the oldest comes first
   std::uint64_t next_serial = 1;
   std::map<std::uint64_t, Expected> links;
+  std::deque<EndedLink> ended;
+  EventFd has_ended;  // readable while `ended` is not empty
 };
 
 void Acceptor::Impl::accept_some() {
   for (int i = 0; i < kAcceptsPerTurn; ++i) {
-    UniqueFd stream(::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    Address from;
+    from.length = sizeof from.storage;
+    UniqueFd stream(::accept4(listener.get(), reinterpret_cast<sockaddr*>(&from.storage),
+                              &from.length, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (stream) {
-      admit(std::move(stream));
+      admit(std::move(stream), from);
       continue;
     }
     const int err = errno;
@@ -101,12 +120,25 @@ void Acceptor::Impl::accept_some() {
   }
 }
 
-void Acceptor::Impl::admit(UniqueFd stream) {
-  if (pending.size() >= kMostPending) drop(pending.begin()->first);
+// The oldest of the address that has most.
+std::uint64_t Acceptor::Impl::least_welcome() const {
+  std::map<std::string_view, std::pair<std::size_t, std::uint64_t>> hosts;  // count, oldest serial
+  for (const auto& [serial, stranger] : pending) {
+    auto& host = hosts.try_emplace(stranger.host(), 0, serial).first->second;
+    ++host.first;
+  }
+  const auto most = std::max_element(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) {
+    return a.second.first < b.second.first;
+  });
+  return most->second.second;
+}
+
+void Acceptor::Impl::admit(UniqueFd stream, const Address& from) {
+  if (pending.size() >= kMostPending) drop(least_welcome());
   tune(stream.get());
   const int fd = stream.get();
   const std::uint64_t serial = next_serial++;
-  const auto entry = pending.try_emplace(serial, std::move(stream)).first;
+  const auto entry = pending.try_emplace(serial, std::move(stream), host_of(from)).first;
   try {
     reactor.add(fd, EPOLLIN, [this, serial](std::uint32_t) { read_hello(serial); });
   } catch (...) {
@@ -194,17 +226,28 @@ void Acceptor::Impl::sweep() {
       link.inbound->end(join(link.count, " of ", link.streams, " streams came in time"));
     }
   }
-  std::erase_if(links, [](const auto& entry) { return entry.second.inbound->is_ended(); });
+  collect();
   if (std::exchange(is_deaf, false) && !is_closed) reactor.modify(listener.get(), EPOLLIN);
 }
 
-void Acceptor::Impl::end_all(const std::string& why) {
+// Tells of links that have ended, and forgets those of which nothing can land any more.
+void Acceptor::Impl::collect() {
+  for (auto& [id, link] : links) {
+    if (!link.inbound->is_ended() || std::exchange(link.is_told, true)) continue;
+    if (ended.size() == kMostEnded) ended.pop_front();
+    ended.push_back({id, link.inbound->why_ended()});
+    has_ended.signal();
+  }
+  std::erase_if(links, [](const auto& entry) { return entry.second.inbound->is_quiesced(); });
+}
+
+void Acceptor::Impl::begin_close(const std::string& why) {
   if (std::exchange(is_closed, true)) return;
   reactor.remove(listener.get());
   listener.reset();
   while (!pending.empty()) drop(pending.begin()->first);
   for (auto& [id, link] : links) link.inbound->end(why);
-  links.clear();
+  collect();
 }
 
 Acceptor::Acceptor(Reactor& reactor, const std::string& address, std::uint16_t port)
@@ -220,7 +263,9 @@ Acceptor::~Acceptor() { close(); }
 
 void Acceptor::close() noexcept {
   // Links live and die on the reactor's thread.
-  impl_->reactor.run([&] { impl_->end_all("the data port was closed"); });
+  impl_->reactor.run([&] { impl_->begin_close("the data port was closed"); });
+  (void)await_quiesced([](std::uint64_t, const Origin&) { return true; }, now() + kStopWithin);
+  impl_->reactor.run([&] { impl_->links.clear(); });
 }
 
 std::uint16_t Acceptor::port() const noexcept { return impl_->port; }
@@ -243,40 +288,80 @@ Ticket Acceptor::expect(std::unique_ptr<StreamInbound> inbound, Origin origin,
       throw Error(Errc::kValue, "the data port was closed");
     }
     while (ticket.link_id == 0 || impl_->links.contains(ticket.link_id)) ++ticket.link_id;
+    // Soon, and not at once: a link that ends may be in the middle of its own call.
+    inbound->set_on_end([&reactor = impl_->reactor, weak = std::weak_ptr<Impl>(impl_)] {
+      reactor.post([weak] {
+        if (const auto self = weak.lock()) self->collect();
+      });
+    });
     impl_->links.try_emplace(ticket.link_id, Expected{std::move(inbound), std::move(origin),
                                                       ticket.token, streams, now() + ttl});
   });
   return ticket;
 }
 
-void Acceptor::end(std::uint64_t link_id, const std::string& why) {
+bool Acceptor::end(std::uint64_t link_id, const std::string& why, Nanos deadline) {
   impl_->reactor.run([&] {
     const auto found = impl_->links.find(link_id);
-    if (found == impl_->links.end()) return;
-    found->second.inbound->end(why);
-    impl_->links.erase(found);
+    if (found != impl_->links.end()) found->second.inbound->end(why);
+    impl_->collect();
   });
+  return await_quiesced([&](std::uint64_t id, const Origin&) { return id == link_id; }, deadline);
 }
 
-void Acceptor::end_epoch(std::uint64_t epoch, const std::string& why) {
+bool Acceptor::end_epoch(std::uint64_t epoch, const std::string& why, Nanos deadline) {
   impl_->reactor.run([&] {
     for (auto& [id, link] : impl_->links) {
       if (link.origin.epoch == epoch) link.inbound->end(why);
     }
-    std::erase_if(impl_->links,
-                  [&](const auto& entry) { return entry.second.origin.epoch == epoch; });
+    impl_->collect();
   });
+  const auto is_meant = [&](std::uint64_t, const Origin& origin) { return origin.epoch == epoch; };
+  return await_quiesced(is_meant, deadline);
+}
+
+// Only links that their senders have to stop take any time, and hardly any: asked for often, it
+// needs nobody to wake who waits.
+bool Acceptor::await_quiesced(const std::function<bool(std::uint64_t, const Origin&)>& is_meant,
+                              Nanos deadline) {
+  while (true) {
+    bool is_quiesced = true;
+    impl_->reactor.run([&] {
+      for (const auto& [id, link] : impl_->links) {
+        if (link.inbound->is_ended() && is_meant(id, link.origin)) {
+          is_quiesced &= link.inbound->is_quiesced();
+        }
+      }
+    });
+    if (is_quiesced || now() >= deadline) return is_quiesced;
+    std::this_thread::sleep_for(kLookAgain);
+  }
 }
 
 std::vector<InboundInfo> Acceptor::links() {
   std::vector<InboundInfo> out;
   impl_->reactor.run([&] {
     for (const auto& [id, link] : impl_->links) {
-      if (link.inbound->is_ended()) continue;
-      out.push_back({id, link.inbound->transport(), link.origin, link.is_open()});
+      const Inbound& inbound = *link.inbound;
+      if (inbound.is_quiesced()) continue;
+      const bool is_ended = inbound.is_ended();
+      out.push_back({id, inbound.transport(), link.origin, link.is_open(), is_ended,
+                     is_ended ? inbound.why_ended() : std::string()});
     }
   });
   return out;
 }
+
+std::vector<EndedLink> Acceptor::take_ended() {
+  std::vector<EndedLink> out;
+  impl_->reactor.run([&] {
+    out.assign(impl_->ended.begin(), impl_->ended.end());
+    impl_->ended.clear();
+    impl_->has_ended.drain();
+  });
+  return out;
+}
+
+int Acceptor::ended_fd() const noexcept { return impl_->has_ended.get(); }
 
 }  // namespace rdma_kv::transport::stream

@@ -21,19 +21,36 @@ class StreamInbound : public Inbound {
   // A stream of this link showed its token and was welcomed; `index` of `count` as it said.
   // The descriptor is now the link's. Returns false to refuse it (the stream is closed then).
   virtual bool attach(UniqueFd stream, std::uint16_t index, std::uint16_t count) noexcept = 0;
+
+  // Called once the link has ended, and again once it is quiesced if that came later. Must not
+  // destroy the link.
+  virtual void set_on_end(std::function<void()> on_end) { on_end_ = std::move(on_end); }
+
+ protected:
+  void tell_end() noexcept {
+    if (on_end_) on_end_();
+  }
+
+ private:
+  std::function<void()> on_end_;
+};
+
+// Who can stop the bytes of a link.
+enum class Stops {
+  kHere,        // dropping the path does: queue pairs, streams
+  kAtTheSender  // the sender's own calls write into us (cma)
 };
 
 // Serves links whose bytes travel another way: takes notices to the sink, answers END after
 // calling `end_path`, and ends itself (calling `end_path` too) when the stream closes.
 // `end_path` must make sure that nothing of the link can land any more (destroy queue pairs, ...).
 //
-// Where only the sender can stop the bytes (cma: the kernel lets it write into us), end() closes
-// our half of the stream and waits up to `wait_for_peer` for the sender to close the other, which
-// it does when it has stopped; if it does not, the log says that bytes may still land.
+// Where only the sender can stop the bytes, end() closes our half of the stream, and the link is
+// quiesced once the sender has closed the other: it does so when it has stopped, or died.
 std::unique_ptr<StreamInbound> make_side_inbound(Reactor& reactor, NoticeSink& sink, Origin origin,
                                                  const char* transport,
                                                  std::function<void()> end_path,
-                                                 Nanos wait_for_peer = 0);
+                                                 Stops stops = Stops::kHere);
 
 // What the handshake hands to the peer, so that its streams are let in.
 struct Ticket {
@@ -45,7 +62,14 @@ struct InboundInfo {
   std::uint64_t link_id;
   std::string transport;
   Origin origin;
-  bool is_open;  // its streams have come
+  bool is_open;   // its streams have come
+  bool is_ended;  // and not quiesced: bytes of it may still land
+  std::string why_ended;
+};
+
+struct EndedLink {
+  std::uint64_t link_id;
+  std::string why;
 };
 
 class Acceptor {
@@ -63,16 +87,27 @@ class Acceptor {
   Ticket expect(std::unique_ptr<StreamInbound> inbound, Origin origin, std::uint16_t streams,
                 Nanos ttl);
 
-  // Ends every link, and lets no other begin. Idempotent. Any thread.
+  // Ends every link, and lets no other begin. Waits a moment for those that their senders have to
+  // stop, and logs which did not. Idempotent. Any thread.
   void close() noexcept;
 
-  // Ends one link, or all of a peer's: when it returns nothing of it can land. Any thread.
-  void end(std::uint64_t link_id, const std::string& why);
-  void end_epoch(std::uint64_t epoch, const std::string& why);
+  // Ends one link, or all of a peer's. True when nothing of it can land any more; false when that
+  // was not reached until `deadline` (0: do not wait). Any thread but the reactor's.
+  bool end(std::uint64_t link_id, const std::string& why, Nanos deadline);
+  bool end_epoch(std::uint64_t epoch, const std::string& why, Nanos deadline);
+  // All that are open, expected, or ended and not quiesced.
   std::vector<InboundInfo> links();
+
+  // Links that ended since the last call, whoever ended them; the oldest are forgotten when nobody
+  // asks. The descriptor is readable while some wait.
+  std::vector<EndedLink> take_ended();
+  int ended_fd() const noexcept;
 
  private:
   struct Impl;
+  bool await_quiesced(const std::function<bool(std::uint64_t, const Origin&)>& is_meant,
+                      Nanos deadline);
+
   std::shared_ptr<Impl> impl_;  // the reactor's periodic task knows it too
 };
 

@@ -30,7 +30,7 @@
 // stream, in this order: layer, then tensor (in the order of the geometry), then run, then block;
 // of each block the bytes of the slice that both sides computed from their geometries. The length
 // is thus known to both, and the part is over with its last byte. A part without runs has no DATA.
-// Between a WRITE and its last DATA only ABORT may come. At most 1 << 20 runs.
+// Between a WRITE and its last DATA only ABORT may come. At most 1 << 20 runs, and no block twice.
 //
 // A write over several streams is split by runs into `parts` parts, one per stream, with the same
 // transfer id and tag; part is 0..parts-1 and each comes once. When the last part has been applied

@@ -1,5 +1,4 @@
 // The receiver's end of a side stream.
-#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -9,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "transport/notice_gate.h"
 #include "transport/stream/acceptor.h"
 #include "transport/stream/frames.h"
 #include "transport/stream/mailbox.h"
@@ -23,15 +23,24 @@ constexpr int kFramesPerTurn = 256;
 class SideInbound : public StreamInbound {
  public:
   SideInbound(Reactor& reactor, NoticeSink& sink, Origin origin, const char* transport,
-              std::function<void()> end_path, Nanos wait_for_peer)
+              std::function<void()> end_path, Stops stops)
       : reactor_(reactor),
-        sink_(sink),
         origin_(std::move(origin)),
+        gate_(reactor, sink, origin_, [this] { serve(); }),
         transport_(transport),
         end_path_(std::move(end_path)),
-        wait_for_peer_(wait_for_peer) {}
+        stops_(stops) {}
 
-  ~SideInbound() override { end("the data port was closed"); }
+  ~SideInbound() override {
+    end("the data port was closed");
+    if (is_quiesced_) return;
+    reactor_.remove(stream_.get());
+    log(LogLevel::kError,
+        join("the ", transport_, " link of ", origin_.name, " (", path_,
+             ") was ended, but its sender did not confirm that it has stopped: it may still write "
+             "into this process. Is it stopped? End it before this memory is used for anything "
+             "else"));
+  }
 
   bool attach(UniqueFd stream, std::uint16_t index, std::uint16_t count) noexcept override {
     if (is_ended_ || stream_ || index != 0 || count != 1) return false;
@@ -47,51 +56,72 @@ class SideInbound : public StreamInbound {
   }
 
   void end(const std::string& why) noexcept override {
-    if (!finish()) return;
-    if (stream_ && wait_for_peer_ > 0) confirm();
-    shut_and_close(stream_);
+    if (!finish(why)) return;
     log(LogLevel::kDebug, join("ended the ", transport_, " link of ", origin_.name, ": ", why));
+    if (stream_ && stops_ == Stops::kAtTheSender) {
+      begin_confirming();
+    } else {
+      quiesce();
+    }
+    tell_end();
   }
 
   bool is_ended() const noexcept override { return is_ended_; }
+  bool is_quiesced() const noexcept override { return is_quiesced_; }
+  std::string why_ended() const override { return why_; }
   const char* transport() const noexcept override { return transport_; }
 
  private:
-  // Nothing can land when it returns. False when it had been done before.
-  bool finish() noexcept {
+  // Nothing more is taken. False when it had been done before.
+  bool finish(const std::string& why) noexcept {
     if (std::exchange(is_ended_, true)) return false;
+    why_ = why;
     if (stream_) reactor_.remove(stream_.get());
     if (end_path_) std::exchange(end_path_, nullptr)();
     return true;
   }
 
-  void close_after_peer(const std::string& why, LogLevel level) noexcept {
-    if (!finish()) return;
-    log(level, join("the ", transport_, " link of ", origin_.name, " ended: ", why));
+  void quiesce() noexcept {
     shut_and_close(stream_);
+    is_quiesced_ = true;
+  }
+
+  // The sender has closed the stream, or said that it ends the link: it writes no more.
+  void close_after_peer(const std::string& why, LogLevel level) noexcept {
+    if (!finish(why)) return;
+    log(level, join("the ", transport_, " link of ", origin_.name, " ended: ", why));
+    quiesce();
+    tell_end();
+  }
+
+  // The sender sees our half closed, stops, and closes its own.
+  void begin_confirming() noexcept {
+    (void)::shutdown(stream_.get(), SHUT_WR);
+    try {
+      reactor_.add(stream_.get(), EPOLLIN, [this](std::uint32_t) { confirm(); });
+    } catch (const std::exception& error) {  // stays unquiesced
+      log(LogLevel::kError, join(transport_, " link of ", origin_.name, ": ", error.what()));
+    }
   }
 
   void confirm() noexcept {
-    const Nanos deadline = now() + wait_for_peer_;
-    (void)::shutdown(stream_.get(), SHUT_WR);
-    char scrap[512];
-    while (wait_for(stream_.get(), POLLIN, deadline)) {
-      const ssize_t got = ::recv(stream_.get(), scrap, sizeof scrap, MSG_DONTWAIT);
-      if (got == 0 || (got < 0 && is_reset(errno))) return;
-      if (now() >= deadline) break;
-    }
-    log(LogLevel::kError,
-        join("ending the ", transport_, " link of ", origin_.name, " (", path_,
-             "): the sender did not confirm within ", static_cast<double>(wait_for_peer_) / 1e9,
-             " s that it has stopped; it may still write into this process. Is it stopped? End it "
-             "before this memory is used for anything else"));
+    char scrap[4096];
+    const ssize_t got = ::recv(stream_.get(), scrap, sizeof scrap, MSG_DONTWAIT);
+    if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR))) return;
+    const bool has_closed = got == 0 || is_reset(errno);
+    reactor_.remove(stream_.get());
+    if (!has_closed) return;
+    quiesce();
+    tell_end();
   }
 
   void serve() noexcept {
-    if (is_ended_) return;
+    if (is_ended_ || !stream_) return;
     if (outbox_.flush(stream_.get()) == Io::kError) return lose_by("send", errno);
     Frame frame{};
-    for (int i = 0; i < kFramesPerTurn && outbox_.room() >= kHeaderBytes + kWordBytes; ++i) {
+    for (int i = 0;
+         i < kFramesPerTurn && outbox_.room() >= kHeaderBytes + kWordBytes && gate_.is_open();
+         ++i) {
       const auto next = inbox_.next(frame);
       if (next == Inbox::Next::kNonsense) return nonsense("nonsense");
       if (next == Inbox::Next::kNeedMore) {
@@ -111,7 +141,7 @@ class SideInbound : public StreamInbound {
   // False when the link ended by it.
   bool answer(const Frame& frame) noexcept {
     if (frame.header.type == FrameType::kNotice) {
-      if (const auto tag = decode_word(frame.body); tag && *tag != 0) sink_.deliver(origin_, *tag);
+      if (const auto tag = decode_word(frame.body); tag && *tag != 0) gate_.deliver(*tag);
       (void)outbox_.push(encode_ack(frame.header.transfer, AckStatus::kApplied));
       return true;
     }
@@ -119,54 +149,65 @@ class SideInbound : public StreamInbound {
       nonsense(name_of(frame.header.type));
       return false;
     }
-    if (!finish()) return false;
+    if (!finish("the peer ended it")) return false;
     (void)outbox_.push(encode_plain(FrameType::kEnded, 0));
     (void)outbox_.flush(stream_.get());  // lost when it does not fit: the closing says the same
-    shut_and_close(stream_);
+    quiesce();
+    tell_end();
     log(LogLevel::kDebug, join("the ", transport_, " link of ", origin_.name, " ended in order"));
     return false;
   }
 
   // While answers wait nothing more is read: whoever asks must also listen. Frames left in the
   // inbox by a turn that was cut short are announced by no EPOLLIN, so they wait for EPOLLOUT too.
+  // A link that is held up hears at most once that its stream was reset.
   void watch(bool is_blocked) noexcept {
     const bool wants_out = is_blocked || inbox_.has_frame();
-    if (std::exchange(waits_for_out_, wants_out) == wants_out) return;
-    reactor_.modify(stream_.get(), wants_out ? EPOLLOUT : EPOLLIN);
+    const std::uint32_t events = !gate_.is_open() ? EPOLLONESHOT : wants_out ? EPOLLOUT : EPOLLIN;
+    if (std::exchange(watched_, events) == events) return;
+    reactor_.modify(stream_.get(), events);
   }
 
+  // The kernel tells of an error once, and from then on of an end that the peer did not make: after
+  // a timeout nobody can say any more whether the sender has stopped.
   void lose_by(const char* call, int err) noexcept {
-    close_after_peer(lost_text(call, err, path_), LogLevel::kInfo);
+    const std::string why = lost_text(call, err, path_);
+    if (stops_ == Stops::kHere || is_reset(err)) return close_after_peer(why, LogLevel::kInfo);
+    if (!finish(why)) return;
+    log(LogLevel::kWarning, join("the ", transport_, " link of ", origin_.name, " ended: ", why));
+    tell_end();
   }
 
   void nonsense(const char* what) noexcept {
-    close_after_peer(
-        join("unexpected ", what, " on stream ", path_, "; do both sides run the same version?"),
-        LogLevel::kWarning);
+    const std::string why =
+        join("unexpected ", what, " on stream ", path_, "; do both sides run the same version?");
+    log(LogLevel::kWarning, join("the ", transport_, " link of ", origin_.name, " ended: ", why));
+    end(why);
   }
 
   Reactor& reactor_;
-  NoticeSink& sink_;
   const Origin origin_;
+  NoticeGate gate_;
   const char* const transport_;
   std::function<void()> end_path_;
-  const Nanos wait_for_peer_;
+  const Stops stops_;
   UniqueFd stream_;
   std::string path_;
   Inbox inbox_;
   Outbox outbox_;
-  bool waits_for_out_ = false;
+  std::string why_;
+  std::uint32_t watched_ = EPOLLIN;
   bool is_ended_ = false;
+  bool is_quiesced_ = false;
 };
 
 }  // namespace
 
 std::unique_ptr<StreamInbound> make_side_inbound(Reactor& reactor, NoticeSink& sink, Origin origin,
                                                  const char* transport,
-                                                 std::function<void()> end_path,
-                                                 Nanos wait_for_peer) {
+                                                 std::function<void()> end_path, Stops stops) {
   return std::make_unique<SideInbound>(reactor, sink, std::move(origin), transport,
-                                       std::move(end_path), wait_for_peer);
+                                       std::move(end_path), stops);
 }
 
 }  // namespace rdma_kv::transport::stream

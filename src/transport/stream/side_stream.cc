@@ -66,8 +66,12 @@ struct SideStream::Impl {
 
   // True when `frame` acknowledged a notice.
   bool take(const Frame& frame) {
-    if (frame.header.type == FrameType::kAck) return true;
-    if (frame.header.type == FrameType::kEnded) {
+    // A peer that floods this side with answers must not keep it here: each is asked for.
+    if (frame.header.type == FrameType::kAck && awaited > 0) {
+      --awaited;
+      return true;
+    }
+    if (frame.header.type == FrameType::kEnded && !is_ended) {
       is_ended = true;
     } else {
       lose(join("unexpected ", name_of(frame.header.type), " on stream ", path,
@@ -81,7 +85,8 @@ struct SideStream::Impl {
   Inbox inbox;
   Outbox outbox;
   Failure cause;
-  bool is_mute = false;  // the peer takes no more
+  std::uint64_t awaited = 0;  // notices that are not acknowledged
+  bool is_mute = false;       // the peer takes no more
   bool is_ended = false;
   bool is_broken = false;
 };
@@ -97,7 +102,9 @@ bool SideStream::has_unsent() const noexcept {
 }
 
 bool SideStream::send_notice(std::uint64_t transfer, std::uint32_t tag) noexcept {
-  return impl_->send(encode_notice(transfer, tag));
+  if (!impl_->send(encode_notice(transfer, tag))) return false;
+  ++impl_->awaited;
+  return true;
 }
 
 bool SideStream::send_end() noexcept { return impl_->send(encode_plain(FrameType::kEnd, 0)); }

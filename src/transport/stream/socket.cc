@@ -16,6 +16,10 @@ namespace {
 
 constexpr int kBacklog = 128;
 
+constexpr const char* kEnded =
+    "the peer's process ended, or it ended this link: its log says why; connect again once it is "
+    "back";
+
 void set(int fd, int level, int option, int value) noexcept {
   (void)::setsockopt(fd, level, option, &value, sizeof value);
 }
@@ -65,6 +69,13 @@ std::string to_string(const Address& address) {
   if (rc != 0) return "(unknown address)";
   if (address.family() == AF_INET6) return join("[", host, "]:", port);
   return join(host, ":", port);
+}
+
+std::string host_of(const Address& address) {
+  char host[NI_MAXHOST];
+  const int rc =
+      ::getnameinfo(address.get(), address.length, host, sizeof host, nullptr, 0, NI_NUMERICHOST);
+  return rc == 0 ? host : "(unknown address)";
 }
 
 std::uint16_t port_of(const Address& address) noexcept {
@@ -161,15 +172,14 @@ bool is_reset(int err) noexcept { return err == ECONNRESET || err == EPIPE; }
 
 std::string lost_text(const char* call, int err, const std::string& path) {
   const char* const remedy =
-      is_reset(err) ? "the peer's process ended, or it ended this link: its log says why"
+      is_reset(err) ? kEnded
                     : "the peer's host or process no longer answers: is it up, is it stopped, and "
                       "is the network between the two addresses whole?";
   return join(call, ": ", reason(err), ", on stream ", path, "; ", remedy);
 }
 
 std::string closed_text(const std::string& path) {
-  return join("recv: end of stream on ", path,
-              "; the peer's process ended, or it ended this link: its log says why");
+  return join("recv: end of stream on ", path, "; ", kEnded);
 }
 
 }  // namespace rdma_kv::transport::stream

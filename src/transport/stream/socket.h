@@ -27,6 +27,7 @@ struct Address {
 Address parse_address(const std::string& host, std::uint16_t port);
 std::string to_string(const Address& address);  // "10.0.0.1:80", "[::1]:80"
 std::uint16_t port_of(const Address& address) noexcept;
+std::string host_of(const Address& address);  // "10.0.0.1", "::1"
 
 // Blocks until `deadline`. Throws Error(kHandshake) with address, reason and remedy.
 UniqueFd connect_to(const Address& address, Nanos deadline);

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "transport/notice_gate.h"
 #include "transport/stream/frames.h"
 #include "transport/stream/mailbox.h"
 #include "transport/stream/socket.h"
@@ -29,7 +30,7 @@ struct Stream {
   std::string path;
   PartReceiver receiver;
   stream::Outbox outbox;
-  bool waits_for_out = false;
+  std::uint32_t watched = EPOLLIN;
 };
 
 // A write in several parts of which not all are applied.
@@ -50,8 +51,8 @@ class TcpInbound final : public stream::StreamInbound {
   TcpInbound(Reactor& reactor, NoticeSink& sink, Origin origin, kv::Mapping mapping,
              std::uint16_t streams)
       : reactor_(reactor),
-        sink_(sink),
         origin_(std::move(origin)),
+        gate_(reactor, sink, origin_, [this] { resume(); }),
         mapping_(std::move(mapping)),
         streams_(streams) {
     half_.reserve(stream::kMostHalfArrived);
@@ -74,11 +75,13 @@ class TcpInbound final : public stream::StreamInbound {
 
   void end(const std::string& why) noexcept override { finish(why, LogLevel::kDebug); }
   bool is_ended() const noexcept override { return is_ended_; }
+  std::string why_ended() const override { return why_; }
   const char* transport() const noexcept override { return "tcp"; }
 
  private:
   void finish(const std::string& why, LogLevel level) noexcept {
     if (std::exchange(is_ended_, true)) return;
+    why_ = why;
     // First nothing is read any more; the closing, which tells the sender so, comes last.
     for (const auto& stream : streams_) {
       if (stream) reactor_.remove(stream->fd.get());
@@ -87,6 +90,7 @@ class TcpInbound final : public stream::StreamInbound {
     for (const auto& stream : streams_) {
       if (stream) stream::shut_and_close(stream->fd);
     }
+    tell_end();
   }
 
   void nonsense(const Stream& stream, const char* what) noexcept {
@@ -110,6 +114,7 @@ class TcpInbound final : public stream::StreamInbound {
     std::size_t turn = kReceiveTurnBytes;
     // Whoever writes must also listen: without room for an answer nothing more is read.
     const auto may_go_on = [&] {
+      if (!gate_.is_open()) return false;
       return stream.outbox.room() >= stream::kHeaderBytes + stream::kWordBytes ||
              (stream.outbox.flush(stream.fd.get()) == stream::Io::kDone);
     };
@@ -122,9 +127,19 @@ class TcpInbound final : public stream::StreamInbound {
     if (io == stream::Io::kError) {
       return finish(stream::lost_text("send", errno, stream.path), LogLevel::kInfo);
     }
-    const bool waits = io == stream::Io::kBlocked;
-    if (std::exchange(stream.waits_for_out, waits) != waits) {
-      reactor_.modify(stream.fd.get(), waits ? EPOLLOUT : EPOLLIN);
+    // A link that is held up hears at most once that its stream was reset.
+    const std::uint32_t events = !gate_.is_open()             ? EPOLLONESHOT
+                                 : io == stream::Io::kBlocked ? EPOLLOUT
+                                                              : EPOLLIN;
+    if (std::exchange(stream.watched, events) != events) {
+      reactor_.modify(stream.fd.get(), events);
+    }
+  }
+
+  // What was received before the link was held up is announced by nobody.
+  void resume() noexcept {
+    for (std::size_t index = 0; index < streams_.size(); ++index) {
+      if (streams_[index]) guarded(static_cast<std::uint16_t>(index));
     }
   }
 
@@ -215,16 +230,17 @@ class TcpInbound final : public stream::StreamInbound {
   }
 
   void deliver(Stream& stream, std::uint64_t transfer, std::uint32_t tag) {
-    if (tag != 0) sink_.deliver(origin_, tag);
+    if (tag != 0) gate_.deliver(tag);
     (void)stream.outbox.push(stream::encode_ack(transfer, AckStatus::kApplied));
   }
 
   Reactor& reactor_;
-  NoticeSink& sink_;
   const Origin origin_;
+  NoticeGate gate_;
   const kv::Mapping mapping_;
   std::vector<std::unique_ptr<Stream>> streams_;  // by index; empty until it came
   std::vector<HalfArrived> half_;
+  std::string why_;
   bool is_ended_ = false;
 };
 

@@ -23,6 +23,10 @@ inline constexpr std::size_t kBatchBytes = std::size_t{1} << 20;
 inline constexpr std::size_t kSendTurnBytes = std::size_t{4} << 20;
 inline constexpr std::size_t kReceiveTurnBytes = std::size_t{4} << 20;
 
+// Reads of a stream that is being closed before others get their turn: more than all answers that a
+// peer can owe.
+inline constexpr int kScrapsPerTurn = 64;
+
 // A write is split over as many streams as leave each at least this much: below it the further
 // system calls cost more than they win.
 inline constexpr std::size_t kLeastPartBytes = std::size_t{256} << 10;

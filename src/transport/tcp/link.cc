@@ -64,6 +64,7 @@ class TcpLink final : public Link {
   void unwatch(Stream& stream) noexcept;
   InFlight* find(std::uint64_t id) noexcept;
   void forget(InFlight& entry) noexcept;
+  bool is_sent(const InFlight& entry) const noexcept;
   void begin(Write& write);
   Post send(std::size_t turn_bytes) noexcept;
   void receive(std::size_t index) noexcept;
@@ -153,6 +154,11 @@ InFlight* TcpLink::find(std::uint64_t id) noexcept {
 
 void TcpLink::forget(InFlight& entry) noexcept {
   in_flight_.erase(in_flight_.begin() + (&entry - in_flight_.data()));
+}
+
+bool TcpLink::is_sent(const InFlight& entry) const noexcept {
+  return std::none_of(streams_.begin(), streams_.end(),
+                      [&](const auto& stream) { return stream->sender.is_sending(entry.id); });
 }
 
 void TcpLink::complete(InFlight& entry, bool is_abandoned) noexcept {
@@ -319,12 +325,15 @@ void TcpLink::take_ack(std::size_t index, const stream::Frame& frame) noexcept {
   InFlight* const entry = find(frame.header.transfer);
   const std::uint64_t bit = std::uint64_t{1} << index;
   const auto status = stream::decode_word(frame.body).value_or(UINT32_MAX);
+  // An ACK that comes before what it answers was sent is a lie: to believe it would give blocks
+  // back from which bytes are still to be sent.
   if (entry && status == static_cast<std::uint32_t>(stream::AckStatus::kApplied) &&
-      (entry->carriers & bit) != 0 && current_ != entry->write && !entry->is_stopping) {
+      (entry->carriers & bit) != 0 && current_ != entry->write && !entry->is_stopping &&
+      is_sent(*entry)) {
     return complete(*entry, false);
   }
   if (entry && status == static_cast<std::uint32_t>(stream::AckStatus::kAborted) &&
-      (entry->awaited_aborts & bit) != 0) {
+      (entry->awaited_aborts & bit) != 0 && !streams_[index]->sender.is_sending(entry->id)) {
     entry->awaited_aborts &= ~bit;
     if (entry->awaited_aborts == 0) complete(*entry, true);
     return;
@@ -357,17 +366,23 @@ void TcpLink::begin_end() noexcept {
     if (is_orderly && stream == streams_.front()) {
       std::size_t turn = kSendTurnBytes;
       stream->sender.say_end();
-      (void)stream->sender.send(turn);
+      if (stream->sender.send(turn) == PartSender::Sent::kError && !stream::is_reset(errno)) {
+        // The kernel tells of it once: what drain() would find next looks like the peer's closing.
+        stream->is_silent = true;
+        unwatch(*stream);
+        continue;
+      }
     }
     (void)::shutdown(stream->sender.fd(), SHUT_WR);
     watch(*stream, EPOLLIN);
   }
 }
 
-// Reads what the peer still says, until it has closed the stream.
+// Reads what the peer still says, until it has closed the stream; a peer that never stops talking
+// gets its turn and no more.
 void TcpLink::drain(Stream& stream) noexcept {
   char scrap[1024];
-  while (!stream.is_gone && !stream.is_silent) {
+  for (int i = 0; i < kScrapsPerTurn && !stream.is_gone && !stream.is_silent; ++i) {
     const ssize_t got = ::recv(stream.sender.fd(), scrap, sizeof scrap, MSG_DONTWAIT);
     if (got > 0 || (got < 0 && errno == EINTR)) continue;
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;

@@ -133,7 +133,7 @@ PartReceiver::Step PartReceiver::read_runs() {
   begin_ += take * stream::kRunBytes;
   if (runs_.size() < head_.run_count) return Step::kNeedMore;
   if (!plan_.assign_received(mapping_, runs_, head_.layers)) {
-    return complain("a WRITE to blocks or layers that do not exist here");
+    return complain("a WRITE to blocks or layers that do not exist here, or twice to one block");
   }
   part_transfer_ = header_.transfer;
   cursor_ = kv::Cursor(plan_, mapping_);

@@ -47,6 +47,11 @@ class PartSender {
     return first_ == count_ && control_.empty() && left_ == 0 && frame_left_ == 0 && !says_abort_;
   }
 
+  // Whether some of this transfer, its ABORT included, is still to be sent.
+  bool is_sending(std::uint64_t transfer) const noexcept {
+    return transfer_ == transfer && !is_idle();
+  }
+
   int fd() const noexcept { return fd_.get(); }
   UniqueFd& owned_fd() noexcept { return fd_; }
   const std::string& path() const noexcept { return path_; }

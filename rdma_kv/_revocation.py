@@ -1,0 +1,91 @@
+"""What decode has taken back, and what it has asked its peers to stop."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+
+from rdma_kv import _messages as wire
+
+# Peers that a revocation has sent away, and names that were once known.
+_MOST_REMEMBERED = 4096
+
+
+class Question:
+    """What every peer was asked, and who has not answered."""
+
+    def __init__(self, sequence: int, waiting: set[bytes]) -> None:
+        self.sequence = sequence
+        self.waiting = waiting
+        self.answered = threading.Event()
+        self.settle(b"")
+
+    def settle(self, identity: bytes) -> None:
+        """This one has answered, or is gone."""
+        self.waiting.discard(identity)
+        if not self.waiting:
+            self.answered.set()
+
+
+class Revocations:
+    """What is revoked, and the questions under way. Lives on the control thread."""
+
+    def __init__(self) -> None:
+        self._tags: OrderedDict[int, None] = OrderedDict()
+        self._peers: OrderedDict[int, None] = OrderedDict()
+        self._names: OrderedDict[str, None] = OrderedDict()
+        self._questions: dict[int, Question] = {}
+        self._sequence = itertools.count(1)
+
+    def tags(self) -> list[int]:
+        """All revoked tags, for a peer that connects."""
+        return list(self._tags)
+
+    def is_known(self, name: str) -> bool:
+        """Whether a peer of that name has been here lately."""
+        return name in self._names
+
+    def on_hello(self, name: str, epoch: int) -> None:
+        """The peer has been told that its grants are gone, by having to connect again."""
+        self._peers.pop(epoch, None)
+        _remember(self._names, name, _MOST_REMEMBERED)
+
+    def is_sent_away(self, epoch: int) -> bool:
+        """Whether this life of a peer was revoked, and has not connected since."""
+        return epoch in self._peers
+
+    def send_away(self, epoch: int) -> None:
+        """Its automatic reconnecting is refused from now on."""
+        _remember(self._peers, epoch, _MOST_REMEMBERED)
+
+    def ask(self, identities: set[bytes], tag: int, *, lifted: bool) -> Question:
+        """Notes a tag as revoked, or not any more; these peers are to be told."""
+        if lifted:
+            self._tags.pop(tag, None)
+        else:
+            _remember(self._tags, tag, wire.MOST_REVOKED)
+        question = Question(next(self._sequence), identities)
+        self._questions[question.sequence] = question
+        return question
+
+    def on_revoked(self, identity: bytes, sequence: int) -> None:
+        """A peer's answer."""
+        if question := self._questions.get(sequence):
+            question.settle(identity)
+
+    def on_session_end(self, identity: bytes) -> None:
+        """Its links have been ended, so nobody waits for it."""
+        for question in self._questions.values():
+            question.settle(identity)
+
+    def forget(self, question: Question) -> None:
+        """Nobody waits for it any more."""
+        self._questions.pop(question.sequence, None)
+
+
+def _remember(kept: OrderedDict, key: object, most: int) -> None:  # type: ignore[type-arg]
+    kept.pop(key, None)
+    kept[key] = None
+    if len(kept) > most:
+        kept.popitem(last=False)
