@@ -137,6 +137,9 @@ def core_extension() -> Pybind11Extension:
             compile_args.append("-D_GLIBCXX_SANITIZE_VECTOR")  # between size and capacity, too
         if "undefined" in names:
             compile_args += [*UNDEFINED, "-fno-sanitize-recover=all"]
+            # Else its runtime takes that of the address sanitizer for itself, which is loaded
+            # first, and does not find the file that it shall report to.
+            link_args += ["-static-libubsan", "-Wl,-Bsymbolic-functions"]
         link_args += flags
     return Pybind11Extension(
         "rdma_kv._core",

@@ -11,7 +11,7 @@ int shared = 0;
 extern "C" {
 
 void overflow() {
-  int* const four = new int[4];
+  volatile int* volatile four = new int[4];  // volatile: no other sanitizer knows its size
   four[4 + zero] = 1;
   delete[] four;
 }

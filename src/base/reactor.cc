@@ -122,7 +122,7 @@ void Reactor::run(const Task& task) {
       error = std::current_exception();
     }
     const std::lock_guard lock(call->mutex);
-    call->error = error;
+    call->error = std::move(error);
     call->is_done = true;
     call->ended.notify_all();
   };
@@ -142,7 +142,8 @@ void Reactor::run(const Task& task) {
   wake_.signal();
   std::unique_lock lock(call->mutex);
   call->ended.wait(lock, [&] { return call->is_done; });
-  if (call->error) std::rethrow_exception(call->error);
+  // Taken along: the thread, which may let go of the call last, must not end what is thrown here.
+  if (const auto error = std::move(call->error)) std::rethrow_exception(error);
 }
 
 void Reactor::every(Nanos period, Task task) {
