@@ -40,8 +40,8 @@ inline constexpr std::size_t kMostPendingTags = kMostQueuePairs * kSendDepth;
 // Bytes that a flush reads back: one PCIe transaction of the smallest kind.
 inline constexpr std::uint32_t kFlushBytes = 8;
 
-// How long the end of a link waits for the peer to confirm it. A queue pair that is in error and
-// drained is what safety needs; the peer's word also covers packets that are still in the network.
+// How long stopped queue pairs may take to complete what they hold. NICs need microseconds; a
+// driver that does not do it at all has them destroyed then, which ends their sending as well.
 inline constexpr Nanos kEndWait = kSecond;
 // How long the receiving end looks for notices that came before its queue pairs stopped. NICs
 // complete them within microseconds.

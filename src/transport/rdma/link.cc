@@ -290,8 +290,9 @@ void RdmaLink::break_off(Failure cause) noexcept {
 }
 
 // The queue pairs go into error and complete what they hold, or are destroyed when a driver does
-// not do so in time: after either, our NIC sends nothing. The peer's word, that it has destroyed
-// its own, also covers packets on their way; a peer that is gone can receive none.
+// not do so in time: after either, our NIC sends nothing. What it has sent may still be on its way,
+// so the peer's word counts, that it has destroyed its own queue pairs; a peer that is gone can
+// receive nothing either.
 Quiesce RdmaLink::quiesce() noexcept {
   if (end_started_ == 0) {
     end_started_ = now();
@@ -304,11 +305,10 @@ Quiesce RdmaLink::quiesce() noexcept {
   std::uint64_t unused;
   while (side_->progress(&unused, 1) > 0) {
   }
-  const bool is_late = now() - end_started_ >= kEndWait;
+  if (now() - end_started_ >= kEndWait) lanes_.clear();
   const bool is_drained = std::all_of(lanes_.begin(), lanes_.end(),
                                       [](const SendLane& lane) { return lane.is_idle(); });
-  const bool is_confirmed = side_->is_ended() || side_->is_broken();
-  if (!is_late && (!is_drained || !is_confirmed)) return Quiesce::kInProgress;
+  if (!is_drained || !(side_->is_ended() || side_->is_broken())) return Quiesce::kInProgress;
   lanes_.clear();
   return Quiesce::kQuiesced;
 }
