@@ -308,7 +308,7 @@ Quiesce RdmaLink::quiesce() noexcept {
   if (now() - end_started_ >= kEndWait) lanes_.clear();
   const bool is_drained = std::all_of(lanes_.begin(), lanes_.end(),
                                       [](const SendLane& lane) { return lane.is_idle(); });
-  if (!is_drained || !(side_->is_ended() || side_->is_broken())) return Quiesce::kInProgress;
+  if (!is_drained || !(side_->is_ended() || side_->is_gone())) return Quiesce::kInProgress;
   lanes_.clear();
   return Quiesce::kQuiesced;
 }

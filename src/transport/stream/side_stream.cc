@@ -17,6 +17,7 @@ struct SideStream::Impl {
   void lose(const char* call, int err) {
     if (!is_broken) cause = {Errc::kPeerLost, lost_text(call, err, path)};
     is_broken = true;
+    is_gone |= is_reset(err);
   }
   void lose(std::string what) {
     if (!is_broken) cause = {Errc::kPeerLost, std::move(what)};
@@ -54,6 +55,7 @@ struct SideStream::Impl {
         return false;
       case Io::kEof:
         lose(closed_text(path));
+        is_gone = true;
         return false;
       case Io::kError: {
         const int err = errno;
@@ -89,6 +91,7 @@ struct SideStream::Impl {
   bool is_mute = false;       // the peer takes no more
   bool is_ended = false;
   bool is_broken = false;
+  bool is_gone = false;
 };
 
 SideStream::SideStream(const RemoteEnd& remote) : impl_(std::make_unique<Impl>(remote)) {}
@@ -131,6 +134,7 @@ std::size_t SideStream::progress(std::uint64_t* out, std::size_t most) noexcept 
 }
 
 bool SideStream::is_ended() const noexcept { return impl_->is_ended; }
+bool SideStream::is_gone() const noexcept { return impl_->is_gone; }
 bool SideStream::is_broken() const noexcept { return impl_->is_broken; }
 Failure SideStream::failure() const { return impl_->cause; }
 

@@ -37,6 +37,7 @@ class SideStream {
 
   bool is_ended() const noexcept;   // the peer said that nothing of this link can land any more
   bool is_broken() const noexcept;  // EOF, reset or nonsense; is_ended() may be true too
+  bool is_gone() const noexcept;  // EOF or reset: the peer's end of the link, or its process, ended
   Failure failure() const;
 
  private:
