@@ -301,7 +301,7 @@ class Peers:
         remote.heartbeat.stop(reason)
         with self._lock:
             self._unquiesced = [peer for peer in self._unquiesced if peer.unquiesced()]
-            if remote.peer.unquiesced():
+            if remote.peer.unquiesced() and remote.peer not in self._unquiesced:
                 self._unquiesced.append(remote.peer)
 
     def _replace(self, target: Target, successor: Remote | None) -> bool:

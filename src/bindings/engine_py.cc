@@ -38,9 +38,8 @@ std::shared_ptr<engine::Transfer> write(const PyPeer& self, py::handle src, py::
 PyTransfer write_async(const PyPeer& self, py::handle src, py::handle dst,
                        std::uint32_t first_layer, std::uint32_t layer_count, std::uint32_t tag,
                        double timeout_s, bool notify) {
-  return {write(self, src, dst, {first_layer, layer_count}, {tag, notify}, timeout_s,
-                engine::Peer::Then::kReturn),
-          self.engine};
+  return {self.engine, write(self, src, dst, {first_layer, layer_count}, {tag, notify}, timeout_s,
+                             engine::Peer::Then::kReturn)};
 }
 
 void write_wait(const PyPeer& self, py::handle src, py::handle dst, std::uint32_t first_layer,
@@ -154,7 +153,7 @@ py::list unquiesced_writes(const PyPeer& self) {
 std::vector<PyTransfer> revoke(const PyPeer& self, std::uint32_t tag) {
   const GilReleased released;
   std::vector<PyTransfer> out;
-  for (auto& transfer : self.peer->revoke(tag)) out.push_back({std::move(transfer), self.engine});
+  for (auto& transfer : self.peer->revoke(tag)) out.push_back({self.engine, std::move(transfer)});
   return out;
 }
 

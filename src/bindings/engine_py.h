@@ -26,8 +26,8 @@ struct PyPeer {
 };
 
 struct PyTransfer {
+  std::shared_ptr<engine::Engine> engine;  // declared first: the transfer's peer needs its reactor
   std::shared_ptr<engine::Transfer> transfer;
-  std::shared_ptr<engine::Engine> engine;
 };
 
 }  // namespace rdma_kv::bindings

@@ -83,9 +83,8 @@ def test_the_first_cause_is_told_and_nothing_lands_afterwards(
         after = decode.says("ended")
         assert decode.says("later")["digests"] == after["digests"]
         assert decode.says("tags")["tags"] == []
-    nic = (
-        f"rdma on {PREFILL.nic} port 1 GID 1 (::ffff:{PREFILL.address}) to ::ffff:{DECODE.address}"
-    )
+    ends = f"(::ffff:{PREFILL.address}) to ::ffff:{DECODE.address}"
+    nic = f"rdma from {PREFILL.nic} port 1 GID 1 {ends}"
     peer = f"to {':'.join(decode.address)}"
     for part in (peer, "128 blocks (local 0..127, remote 0..127)", nic, *causes):
         assert part in str(caught.value)
