@@ -21,7 +21,7 @@ def test_a_long_queue_to_one_peer_does_not_hold_up_another(
     with contextlib.closing(Other(shape)) as neighbour:
         other = prefill.open(neighbour.process, "tcp")
         blocks = np.arange(shape.blocks // 2)
-        queue = [busy.write(blocks, blocks, 0, 1, 0, 60.0) for _ in range(400)]
+        queue = [busy.write(blocks, blocks, 0, 1, 0, 60.0) for _ in range(2000)]
 
         transfer = other.write([1], [2], 0, 1, 1, 60.0)
 
