@@ -80,10 +80,9 @@ def test_a_connect_under_way_is_told_that_the_communicator_was_closed():
 
         thread = threading.Thread(target=connect)
         thread.start()
-        silent.accept()
-
-        prefill.close()
-        thread.join(scaled(10))
+        with silent.accept()[0]:  # held open: it hangs up no sooner
+            prefill.close()
+            thread.join(scaled(10))
 
     assert [(type(error), str(error)) for error in ended] == [
         (ValueError, "communicator is closed")
