@@ -399,8 +399,9 @@ class RDMACommunicator:
     def poll_departed(self) -> list[Departure]:
         """Peers that went since the last call, oldest first, each with the reason.
 
-        What was granted to them is not written any more and may be reused, but see
-        ``Departure.is_quiesced``. The last 1024 are kept.
+        Their links have ended, but see ``Departure.is_quiesced``. A peer that only fell silent may
+        connect again by itself: revoke the tags of its requests before their blocks are reused.
+        The last 1024 are kept.
         """
         self._check("decode", "poll_departed")
         return self._parts.take_departures()
