@@ -132,6 +132,7 @@ def core_extension() -> Pybind11Extension:
         flags = [f"-fsanitize={name}" for name in names]
         # -g1: files and lines, and no types, which nobody looks at and which take time to write.
         compile_args += [*flags, "-O1", "-g1", "-fno-omit-frame-pointer", "-UNDEBUG"]
+        compile_args.append("-Wno-maybe-uninitialized")  # a false alarm in what they insert
         compile_args.append("-D_GLIBCXX_ASSERTIONS")  # indices and iterators of the library
         if "address" in names:
             compile_args.append("-D_GLIBCXX_SANITIZE_VECTOR")  # between size and capacity, too

@@ -80,7 +80,7 @@ class Side:
 
     def read(self, name: str, layer: int, first: int, end: int) -> str:
         """The payload of neighbouring blocks, as hexadecimal digits."""
-        return self.cache.blocks(name, layer)[first:end].tobytes().hex()
+        return self.cache.blocks(name, layer)[first:end].copy().tobytes().hex()
 
     def flip(self, name: str, layer: int, offset: int) -> None:
         """Changes one byte, so many after the first of block 0; negative: of the guard."""
