@@ -56,10 +56,11 @@ class Prefill:
         under_way[0].wait()
 
     async def awaited(self) -> None:
-        await asyncio.gather(*(self._await_one() for _ in range(QUEUED)))
+        await asyncio.gather(*(self._write_on() for _ in range(QUEUED)))
 
-    async def _await_one(self) -> None:
-        await self.start()
+    async def _write_on(self) -> None:
+        while True:
+            await self.start()
 
 
 class Decode:
