@@ -97,14 +97,14 @@ py::list take_notices(Engine& self) {
   return out;
 }
 
+std::vector<transport::stream::InboundInfo> links_of(Engine& self) {
+  const GilReleased released;
+  return self.acceptor()->links();
+}
+
 py::list inbound_links(Engine& self) {
-  std::vector<transport::stream::InboundInfo> links;
-  {
-    const GilReleased released;
-    links = self.acceptor()->links();
-  }
   py::list out;
-  for (const auto& link : links) {
+  for (const auto& link : links_of(self)) {
     if (link.is_ended) continue;
     out.append(py::make_tuple(link.link_id, link.transport, link.origin.name, link.origin.epoch,
                               link.is_open));
@@ -113,13 +113,8 @@ py::list inbound_links(Engine& self) {
 }
 
 py::list unquiesced_links(Engine& self) {
-  std::vector<transport::stream::InboundInfo> links;
-  {
-    const GilReleased released;
-    links = self.acceptor()->links();
-  }
   py::list out;
-  for (const auto& link : links) {
+  for (const auto& link : links_of(self)) {
     if (!link.is_ended) continue;
     out.append(py::make_tuple(link.link_id, link.transport, link.origin.name, link.origin.epoch,
                               link.why_ended));

@@ -37,9 +37,9 @@ class Notices : public transport::NoticeSink {
   std::vector<Notice> take_all();
 
   // Takes exactly `count` notices with this tag as soon as that many are there; none before. Ends
-  // early when the tag is revoked.
+  // early when the tag is revoked or the queue closed.
   // Returns the number that were there at the deadline when it is missed (nothing taken), or
-  // `count`. `woken` ends the wait early: see interrupt().
+  // `count`.
   std::size_t take(std::uint32_t tag, std::size_t count, Nanos deadline);
 
   // Forgets what waits with this tag and what comes with it later, and wakes who waits for it;

@@ -53,6 +53,12 @@ std::pair<std::size_t, Id> first_repeated(std::span<const Run> runs) {
 
 }  // namespace
 
+bool Plan::make_room_to_mark(std::uint64_t dst_blocks) {
+  if (dst_blocks > kMostMarkedBlocks) return false;
+  if (seen_.size() * 64 < dst_blocks) seen_.resize((dst_blocks + 63) / 64);
+  return true;
+}
+
 // False when one of them was marked before; then not all are.
 bool Plan::mark(std::uint32_t first, std::uint32_t count) noexcept {
   const std::uint64_t end = std::uint64_t{first} + count;
@@ -95,8 +101,7 @@ void Plan::check_and_join(std::span<const Src> src, std::span<const Dst> dst,
                           const Mapping& mapping) {
   const std::uint64_t src_blocks = mapping.src_blocks();
   const std::uint64_t dst_blocks = mapping.dst_blocks();
-  const bool marks = dst_blocks <= kMostMarkedBlocks;
-  if (marks && seen_.size() * 64 < dst_blocks) seen_.resize((dst_blocks + 63) / 64);
+  const bool marks = make_room_to_mark(dst_blocks);
   runs_.reserve(src.size());
   std::size_t i = 0;
   bool twice = false;
@@ -164,8 +169,7 @@ bool Plan::assign_received(const Mapping& mapping, std::span<const Run> runs, La
   clear();
   if (std::uint64_t{layers.first} + layers.count > mapping.layers()) return false;
   const std::uint64_t dst_blocks = mapping.dst_blocks();
-  const bool marks = dst_blocks <= kMostMarkedBlocks;
-  if (marks && seen_.size() * 64 < dst_blocks) seen_.resize((dst_blocks + 63) / 64);
+  const bool marks = make_room_to_mark(dst_blocks);
   bool is_sound = true;
   for (const Run& run : runs) {
     if (run.count == 0 || std::uint64_t{run.dst_block} + run.count > dst_blocks) {

@@ -73,6 +73,7 @@ class Plan {
   std::uint64_t blocks_ = 0;
   std::uint64_t bytes_ = 0;
   // Both find a destination that comes twice: the first from run to run, the second at once.
+  bool make_room_to_mark(std::uint64_t dst_blocks);  // false: there are too many
   bool mark(std::uint32_t first, std::uint32_t count) noexcept;
   void unmark() noexcept;
   bool overlap();
