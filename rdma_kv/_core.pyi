@@ -143,8 +143,12 @@ class Peer:
     def unquiesced(self) -> list[tuple[int, int, int, list[tuple[int, int, int]]]]:
         """Writes that failed with NotQuiesced and may still land: (tag, first layer, layer count,
         runs of (local block, remote block, count)). Watched on until the peer confirms."""
+    @property
+    def is_over(self) -> bool:
+        """The link has ended, and nothing of it can land any more."""
     def confirm_quiesced(self) -> None:
-        """The peer has said by another way that it has ended this link."""
+        """The peer has said by another way that it has ended this link: what still waits for
+        that fails now, with the first cause."""
     def counters(self) -> dict[str, int]:
         """transfers_done, transfers_failed, blocks_written, bytes_written, runs_written, queued,
         posts, work_requests, completions."""
@@ -177,6 +181,8 @@ class Engine:
         epoch, why it ended). Only what the sender itself has to stop: cma."""
     def take_ended_links(self) -> list[tuple[int, str]]:
         """(link_id, why) of links that ended since the last call."""
+    def settle_notices(self) -> None:
+        """Delivers every notice that has arrived, also those that nobody has looked at yet."""
     def ended_links_fd(self) -> int:
         """Readable while take_ended_links() has something to tell."""
     def revoke_notices(self, tag: int) -> None:

@@ -171,17 +171,21 @@ class Heartbeat:
         else:
             stopped = self._peer.revoke(message.tag)
             logger.info("%s revoked tag %d", self._peer.name, message.tag)
-        self._answer_when_ended(message.sequence, stopped)
+        self._answer_when_ended(message, stopped)
 
-    def _answer_when_ended(self, sequence: int, stopped: list[_core.Transfer]) -> None:
+    def _answer_when_ended(self, asked: wire.Revoke, stopped: list[_core.Transfer]) -> None:
         if not self._is_open:
             return
         moving = next((transfer for transfer in stopped if not transfer.done()), None)
         if moving is None:
             # Without an answer decode ends the link, which then is the only way.
-            if not any(isinstance(transfer.error(), NotQuiesced) for transfer in stopped):
+            may_land = any(isinstance(transfer.error(), NotQuiesced) for transfer in stopped)
+            may_land |= any(tag == asked.tag for tag, *_ in self._peer.unquiesced())
+            if not may_land:
                 self._send(
-                    wire.Revoked(epoch=self._epoch, peer_epoch=self._peer.epoch, sequence=sequence)
+                    wire.Revoked(
+                        epoch=self._epoch, peer_epoch=self._peer.epoch, sequence=asked.sequence
+                    )
                 )
             return
         ended = os.dup(moving.fileno())  # another revocation may watch the same transfer
@@ -189,7 +193,7 @@ class Heartbeat:
         def go_on() -> None:
             self._loop.forget(ended)
             os.close(ended)
-            self._answer_when_ended(sequence, stopped)
+            self._answer_when_ended(asked, stopped)
 
         self._loop.watch(ended, go_on)
 

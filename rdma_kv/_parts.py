@@ -7,6 +7,7 @@ import dataclasses
 import os
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import zmq
@@ -28,6 +29,8 @@ from rdma_kv._tensors import Cache
 
 # What a peer that answers nothing may add to a close: quiescing its link, and ZeroMQ's end.
 _QUIESCING_S = 5.0
+# The control thread answers within milliseconds; else the next call tells.
+_TAKING_S = 5.0
 
 
 class Parts:
@@ -38,6 +41,7 @@ class Parts:
         self._lock = threading.Lock()
         self._is_shut_down = False
         self._has_ended = threading.Event()
+        self._departed: deque[tuple[str, int, str]] = deque()  # taken, and not yet told
         keys = load_keys(config.auth_key_file) if config.auth_key_file else None
         address = interface_address(config.socket_ifname)
         with contextlib.ExitStack() as undo:
@@ -84,11 +88,13 @@ class Parts:
     def take_departures(self) -> list[Departure]:
         """Of a decode side; each once."""
         assert self._listening is not None
-        waiting = self._listening.sessions.departures
+        sessions = self._listening.sessions
+        if sessions.departures:
+            self._loop.run(lambda: self._departed.extend(sessions.take_departures()), _TAKING_S)
         gone = []
-        while waiting:
+        while self._departed:
             with contextlib.suppress(IndexError):  # another thread was faster
-                gone.append(waiting.popleft())
+                gone.append(self._departed.popleft())
         if not gone:
             return []
         unquiesced = {epoch for _, _, _, epoch, _ in self.side.engine.unquiesced_links()}

@@ -140,9 +140,13 @@ class Peers:
             if former is not None and former.peer.look():
                 check_life(target.name, former.connection.epoch, epoch)
                 return former
+            if is_automatic and former is None:
+                raise PeerLost(f"{target.name} was disconnected meanwhile; call connect()")
             ends: tuple[int, ...] = ()
             if former is not None:
-                self._end(former, "connecting anew", 0.0)
+                # Not waited for: the welcome comes after decode has ended that link.
+                former.peer.lose("connecting anew")
+                former.heartbeat.stop("connecting anew")
                 ends = (former.connection.link_id,)
             left_s = max(0.0, deadline - time.monotonic())
             target.peer_rank = peer_rank
@@ -150,9 +154,10 @@ class Peers:
             connection = shake_hands(
                 self._context, self._side, host, port, left_s, peer_rank, occasion
             )
-            if former is not None:
-                # The welcome came after decode had ended that link, or after decode's process had.
+            if former is not None and former.connection.epoch == connection.epoch:
                 former.peer.confirm_quiesced()
+            if former is not None:
+                self._watch(former.peer)
             return self._take_over(target, connection)
         finally:
             target.lock.release()
@@ -198,10 +203,17 @@ class Peers:
             target = self._targets.get((host, port))
         if target is None:
             return
-        with target.lock:
+        if not target.lock.acquire(timeout=timeout_s):
+            raise HandshakeTimeout(
+                f"disconnect from {target.name}: gave up after {timeout_s:g} s waiting for the "
+                "handshake of another thread with it; try again"
+            )
+        try:
             if target.remote is not None:
                 self._end(target.remote, "disconnected", timeout_s)
                 self._replace(target, None)
+        finally:
+            target.lock.release()
 
     def infos(self) -> list[PeerInfo]:
         """Every peer that has been connected and not disconnected."""
@@ -299,10 +311,14 @@ class Peers:
     def _end(self, remote: Remote, reason: str, timeout_s: float) -> None:
         remote.peer.close(timeout_s)
         remote.heartbeat.stop(reason)
+        self._watch(remote.peer)
+
+    def _watch(self, last: _core.Peer) -> None:
+        """Keeps a peer whose link may still write, until it may not."""
         with self._lock:
-            self._unquiesced = [peer for peer in self._unquiesced if peer.unquiesced()]
-            if remote.peer.unquiesced() and remote.peer not in self._unquiesced:
-                self._unquiesced.append(remote.peer)
+            self._unquiesced = [peer for peer in self._unquiesced if not peer.is_over]
+            if not last.is_over and last not in self._unquiesced:
+                self._unquiesced.append(last)
 
     def _replace(self, target: Target, successor: Remote | None) -> bool:
         """Puts a connection, or none, in the place of one that has ended, whose counters stay.

@@ -10,6 +10,8 @@ from rdma_kv import _messages as wire
 
 # Peers that a revocation has sent away, and names that were once known.
 _MOST_REMEMBERED = 4096
+# Communicators that one process made, one after the other.
+_MOST_LIVES = 1024
 
 
 class Question:
@@ -34,7 +36,7 @@ class Revocations:
     def __init__(self) -> None:
         self._tags: OrderedDict[int, None] = OrderedDict()
         self._peers: OrderedDict[int, None] = OrderedDict()
-        self._names: OrderedDict[str, None] = OrderedDict()
+        self._names: OrderedDict[str, set[int]] = OrderedDict()  # and the epochs that had them
         self._questions: dict[int, Question] = {}
         self._sequence = itertools.count(1)
 
@@ -42,14 +44,20 @@ class Revocations:
         """All revoked tags, for a peer that connects."""
         return list(self._tags)
 
-    def is_known(self, name: str) -> bool:
-        """Whether a peer of that name has been here lately."""
-        return name in self._names
+    def epochs_of(self, name: str) -> set[int]:
+        """The lives of peers that had this name lately, connected now or not."""
+        return set(self._names.get(name, ()))
 
     def on_hello(self, name: str, epoch: int) -> None:
         """The peer has been told that its grants are gone, by having to connect again."""
         self._peers.pop(epoch, None)
-        _remember(self._names, name, _MOST_REMEMBERED)
+        epochs = self._names.pop(name, set())
+        if len(epochs) >= _MOST_LIVES:
+            epochs.clear()
+        epochs.add(epoch)
+        self._names[name] = epochs
+        if len(self._names) > _MOST_REMEMBERED:
+            self._names.popitem(last=False)
 
     def is_sent_away(self, epoch: int) -> bool:
         """Whether this life of a peer was revoked, and has not connected since."""

@@ -55,6 +55,8 @@ class Revoker:
         for name, epoch in {*gone, *((session.name, session.epoch) for session in silent)}:
             if only in (None, name):
                 self._await_quiesced(call, name, epoch, deadline)
+        # A notice that has come and was not looked at must not outlive allow().
+        self._engine.settle_notices()
 
     def allow_tag(self, tag: int, timeout_s: float) -> None:
         """Takes writes with this tag again. A peer that does not answer refuses them for longer."""
@@ -78,12 +80,14 @@ class Revoker:
         strangers: list[str] = []
 
         def end() -> None:
+            if epoch is None:  # also who is not connected at this moment, and may come back
+                epochs.update(self._revocations.epochs_of(name))
             for session in self._sessions.all():
                 is_meant = session.name == name if epoch is None else session.epoch == epoch
                 if is_meant:
                     epochs.add(session.epoch)
                     self._sessions.end(session, "this side revoked all that it had granted to it")
-            if not epochs and not self._revocations.is_known(name):
+            if not epochs:
                 strangers.append(name)
             for each in epochs:
                 self._revocations.send_away(each)

@@ -67,7 +67,7 @@ class Sessions:
         self._timeout_s = side.config.peer_timeout_s
         self.period_s = heartbeat_period_s(self._timeout_s)
         self.revocations = Revocations()
-        # (name, epoch, why) of peers that went; any thread takes them.
+        # (name, epoch, why) of peers that went.
         self.departures: deque[tuple[str, int, str]] = deque(maxlen=_MOST_DEPARTURES)
         self._offering: Offering = make_offering(side)
         self._data_port = data_port
@@ -95,6 +95,19 @@ class Sessions:
         """Ends a session and its links, and tells the peer."""
         self._send(session.identity, wire.Bye(epoch=self._side.epoch, reason=wire.sentence(why)))
         self._end(session, why)
+
+    def take_departures(self) -> list[tuple[str, int, str]]:
+        """(name, epoch, why) of each peer that went; each once.
+
+        Whoever is told may give its blocks to others: so that peer comes back by connect() only. One
+        that has come back already did not go.
+        """
+        here = {session.epoch for session in self._sessions.values()}
+        gone = [departure for departure in self.departures if departure[1] not in here]
+        self.departures.clear()
+        for _, epoch, _ in gone:
+            self.revocations.send_away(epoch)
+        return gone
 
     # ---- called by the control loop
 

@@ -209,6 +209,7 @@ void bind_peer(py::module_& m) {
           "allow", [](const PyPeer& self, std::uint32_t tag) { self.peer->allow(tag); },
           py::arg("tag"), py::call_guard<GilReleased>())
       .def("unquiesced", &unquiesced_writes)
+      .def_property_readonly("is_over", [](const PyPeer& self) { return self.peer->is_gone(); })
       .def(
           "confirm_quiesced", [](const PyPeer& self) { self.peer->confirm_quiesced(); },
           py::call_guard<GilReleased>())
@@ -250,6 +251,9 @@ void bind_engine(py::module_& m) {
           py::call_guard<GilReleased>())
       .def("unquiesced_links", &unquiesced_links)
       .def("take_ended_links", &take_ended_links)
+      .def(
+          "settle_notices", [](Engine& self) { self.acceptor()->settle(); },
+          py::call_guard<GilReleased>())
       .def("ended_links_fd", [](Engine& self) { return self.acceptor()->ended_fd(); })
       .def("revoke_notices", [](Engine& self, std::uint32_t tag) { self.notices().revoke(tag); })
       .def("allow_notices", [](Engine& self, std::uint32_t tag) { self.notices().allow(tag); })

@@ -297,7 +297,8 @@ std::vector<UnquiescedWrite> Peer::unquiesced() const {
 
 void Peer::confirm_quiesced() noexcept {
   const auto lock = enter();
-  if (unquiesced_.empty()) return;
+  if (!is_ending_) return;
+  if (unquiesced_.empty()) fail_all(failure_->code(), failure_->what());
   unquiesced_.clear();
   let_go_of_link();
 }

@@ -73,7 +73,8 @@ class Peer : public std::enable_shared_from_this<Peer> {
 
   // Writes that failed with kNotQuiesced. Empty again once the peer has confirmed the link's end.
   std::vector<UnquiescedWrite> unquiesced() const;
-  // The peer has said in another way (a new handshake) that it has ended this link.
+  // The peer has said in another way (a new handshake) that it has ended this link: what waits for
+  // that fails now.
   void confirm_quiesced() noexcept;
 
   // The same for many, at the same time: one that does not answer costs the others nothing.

@@ -38,6 +38,8 @@ class Inbound {
   // Once ended: nothing of it can land here any more.
   virtual bool is_quiesced() const noexcept { return is_ended(); }
   virtual std::string why_ended() const = 0;
+  // Delivers the notices that have arrived without this side having looked.
+  virtual void settle() noexcept {}
   virtual const char* transport() const noexcept = 0;
 };
 

@@ -232,3 +232,48 @@ def test_revoking_a_healthy_peers_tag_takes_no_second(wire: Wire):
         decode.revoke(tag)
 
     assert time.monotonic() - started < scaled(20)
+
+
+@pytest.mark.two_processes
+@pytest.mark.parametrize("how", ["told", "revoked"])
+def test_who_was_given_up_comes_back_by_connecting_only(
+    wire: Wire, own_process: PeerProcess, how: str
+):
+    """It is silent for too long, its blocks go to others, and then it goes on with its request."""
+    decode = wire.decode_here(Shape(), KVCACHE_PEER_TIMEOUT_S=f"{scaled(1.0):g}")
+    prefill = wire.prefill_in(own_process, Shape())
+    assert prefill.connect(decode.address)
+    [name] = decode.peer_names()
+    own_process.pause()
+    eventually(lambda: decode.peer_names() == [], 10, "it is given up")
+    if how == "told":
+        [[peer, _, reason, _]] = decode.departed()
+        assert (peer, "sent nothing for" in reason) == (name, True)
+    else:
+        decode.revoke(name)
+    before = decode.digests()
+
+    own_process.resume()
+
+    with pytest.raises(PeerLost, match=r"call connect\(\)"):
+        prefill.write(decode.address, [1], [2])
+    assert decode.digests() == before
+    assert prefill.connect(decode.address)
+    prefill.write(decode.address, [1], [2], tag=OTHER)
+    decode.received(OTHER, 10)
+
+
+def test_a_link_that_is_replaced_at_once_is_no_departure(wire: Wire):
+    prefill, decode = wire.prefill(Shape()), wire.decode_here(Shape())
+    assert prefill.connect(decode.address)
+    [(link_id, *_)] = decode.comm._engine.inbound_links()
+    decode.comm._engine.end_link(link_id, "broken by the test", scaled(5))
+    eventually(lambda: not prefill.is_connected(decode.address), 10, "it has noticed")
+
+    prefill.write(decode.address, [1], [2], tag=OTHER)
+    decode.received(OTHER, 10)
+    eventually(lambda: len(decode.peer_names()) == 1, 10, "the former session has ended")
+    time.sleep(scaled(1.2))  # longer than a session lives without a link
+
+    assert decode.departed() == []
+    prefill.write(decode.address, [1], [3])

@@ -30,6 +30,7 @@ class RdmaInbound : public stream::StreamInbound, private Receiver {
 
   bool attach(UniqueFd stream, std::uint16_t index, std::uint16_t count) noexcept override;
   void end(const std::string& why) noexcept override;
+  void settle() noexcept override;
   bool is_ended() const noexcept override;
   std::string why_ended() const override { return side_->why_ended(); }
   void set_on_end(std::function<void()> on_end) override { side_->set_on_end(std::move(on_end)); }

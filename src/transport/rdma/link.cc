@@ -220,6 +220,7 @@ void RdmaLink::complete(const ibv_wc& completion) noexcept {
   if ((completion.wr_id & 1) == 0) return;  // only errors tell of the others
   if (lanes_.empty()) return;               // the link has ended
   Write& write = lanes_[completion.wr_id >> 1].pop_chain();
+  if (end_started_ != 0) return;  // the engine fails them all, and may have let go of this one
   --write.outstanding;
   if (!is_good) write.state |= kFailed;
   finish_if_done(write);

@@ -352,6 +352,12 @@ std::vector<InboundInfo> Acceptor::links() {
   return out;
 }
 
+void Acceptor::settle() {
+  impl_->reactor.run([&] {
+    for (auto& [id, link] : impl_->links) link.inbound->settle();
+  });
+}
+
 std::vector<EndedLink> Acceptor::take_ended() {
   std::vector<EndedLink> out;
   impl_->reactor.run([&] {

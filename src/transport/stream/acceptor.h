@@ -98,6 +98,9 @@ class Acceptor {
   // All that are open, expected, or ended and not quiesced.
   std::vector<InboundInfo> links();
 
+  // Delivers every notice of every link that has arrived here. Any thread.
+  void settle();
+
   // Links that ended since the last call, whoever ended them; the oldest are forgotten when nobody
   // asks. The descriptor is readable while some wait.
   std::vector<EndedLink> take_ended();
