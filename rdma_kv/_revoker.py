@@ -50,11 +50,13 @@ class Revoker:
 
         question.answered.wait(min(ANSWER_WITHIN_S, timeout_s / 2))
         self._run(call, end_silent, deadline)
-        # And those that had gone before, and may still hold a write with this tag.
-        gone = [(name, epoch) for _, _, name, epoch, _ in self._engine.unquiesced_links()]
-        for name, epoch in {*gone, *((session.name, session.epoch) for session in silent)}:
+        for session in silent:
+            self._await_quiesced(call, session.name, session.epoch, deadline)
+        # And links that had ended before, over which a write with this tag may still come.
+        for link_id, _, name, _, _ in self._engine.unquiesced_links():
             if only in (None, name):
-                self._await_quiesced(call, name, epoch, deadline)
+                left_s = max(0.0, deadline - time.monotonic())
+                self._confirm(call, name, self._engine.end_link(link_id, "", left_s))
         # A notice that has come and was not looked at must not outlive allow().
         self._engine.settle_notices()
 
@@ -130,7 +132,10 @@ class Revoker:
 
     def _await_quiesced(self, call: str, name: str, epoch: int, deadline: float) -> None:
         left_s = max(0.0, deadline - time.monotonic())
-        if not self._engine.end_epoch(epoch, "this side revoked it", left_s):
+        self._confirm(call, name, self._engine.end_epoch(epoch, "this side revoked it", left_s))
+
+    def _confirm(self, call: str, name: str, is_quiesced: bool) -> None:
+        if not is_quiesced:
             raise NotQuiesced(
                 f"{call}: {name} did not confirm in time that it has stopped writing into this "
                 "process; is it stopped (SIGSTOP, a debugger)? Do not reuse blocks that were "

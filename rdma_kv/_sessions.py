@@ -99,8 +99,8 @@ class Sessions:
     def take_departures(self) -> list[tuple[str, int, str]]:
         """(name, epoch, why) of each peer that went; each once.
 
-        Whoever is told may give its blocks to others: so that peer comes back by connect() only. One
-        that has come back already did not go.
+        Whoever is told may give its blocks to others: so that peer comes back by connect() only.
+        One that has come back already did not go.
         """
         here = {session.epoch for session in self._sessions.values()}
         gone = [departure for departure in self.departures if departure[1] not in here]
@@ -251,11 +251,12 @@ class Sessions:
 
     def _end_former_links(self, hello: wire.Hello) -> None:
         """So that the welcome proves it: nothing of the links that it replaces can land."""
+        for link_id in hello.ends:
+            self._side.engine.end_confirmed_link(link_id, hello.epoch, "its prefill connects anew")
         for session in self.all():
             if session.epoch != hello.epoch:
                 continue
             for link_id in [link for link in session.links if link in hello.ends]:
-                self._side.engine.end_link(link_id, "its prefill connects anew")
                 session.links.remove(link_id)
                 session.why_linkless = "it connected anew"
 

@@ -197,7 +197,7 @@ std::unique_ptr<stream::StreamInbound> make_inbound(Reactor& reactor, NoticeSink
                                                     Origin origin, pid_t prefill) {
   auto end_path = [grant = grant_ptrace(prefill)]() mutable { grant.reset(); };
   return stream::make_side_inbound(reactor, sink, std::move(origin), "cma", std::move(end_path),
-                                   stream::Stops::kAtTheSender);
+                                   stream::Stops::kAtTheSender, open_process(prefill));
 }
 
 }  // namespace rdma_kv::transport::cma

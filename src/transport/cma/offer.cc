@@ -92,6 +92,10 @@ Offer make_offer() {
           reinterpret_cast<std::uint64_t>(nonce.data()), nonce};
 }
 
+UniqueFd open_process(pid_t pid) noexcept {
+  return UniqueFd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+}
+
 UniqueFd check(const Offer& offer) {
   if (offer.boot_id != read_boot_id()) unavailable("the peer runs on another host");
   if (const std::uint64_t own = read_pid_namespace(); offer.pid_namespace != own) {
@@ -101,7 +105,7 @@ UniqueFd check(const Offer& offer) {
                      "--pid=container:<the other>"));
   }
   if (offer.pid <= 0) unavailable(join("pid ", offer.pid, " cannot be a peer's"));
-  UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, offer.pid, 0)));
+  UniqueFd process = open_process(offer.pid);
   if (!process) {
     const int err = errno;
     unavailable(explain("pidfd_open", err, offer.pid));

@@ -26,6 +26,9 @@ struct Offer {
 // Of this process. Throws Error(kUnavailable).
 Offer make_offer();
 
+// A descriptor that tells when a process of this pid namespace ends; invalid when there is none.
+UniqueFd open_process(pid_t pid) noexcept;
+
 // Proves that this process may reach the offering one, and returns a descriptor that tells when it
 // ends. Throws Error(kUnavailable) with the reason and, where there is one, the remedy.
 UniqueFd check(const Offer& offer);

@@ -320,6 +320,16 @@ bool Acceptor::end_epoch(std::uint64_t epoch, const std::string& why, Nanos dead
   return await_quiesced(is_meant, deadline);
 }
 
+void Acceptor::end_confirmed(std::uint64_t link_id, std::uint64_t epoch, const std::string& why) {
+  impl_->reactor.run([&] {
+    const auto found = impl_->links.find(link_id);
+    if (found == impl_->links.end() || found->second.origin.epoch != epoch) return;
+    found->second.inbound->end(why);
+    found->second.inbound->confirm_quiesced();
+    impl_->collect();
+  });
+}
+
 // Only links that their senders have to stop take any time, and hardly any: asked for often, it
 // needs nobody to wake who waits.
 bool Acceptor::await_quiesced(const std::function<bool(std::uint64_t, const Origin&)>& is_meant,

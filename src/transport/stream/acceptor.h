@@ -22,6 +22,10 @@ class StreamInbound : public Inbound {
   // The descriptor is now the link's. Returns false to refuse it (the stream is closed then).
   virtual bool attach(UniqueFd stream, std::uint16_t index, std::uint16_t count) noexcept = 0;
 
+  // The sender has said in another way (a new handshake) that it writes no more over this link.
+  // Only of an ended link.
+  virtual void confirm_quiesced() noexcept {}
+
   // Called once the link has ended, and again once it is quiesced if that came later. Must not
   // destroy the link.
   virtual void set_on_end(std::function<void()> on_end) { on_end_ = std::move(on_end); }
@@ -46,11 +50,12 @@ enum class Stops {
 // `end_path` must make sure that nothing of the link can land any more (destroy queue pairs, ...).
 //
 // Where only the sender can stop the bytes, end() closes our half of the stream, and the link is
-// quiesced once the sender has closed the other: it does so when it has stopped, or died.
+// quiesced once the sender has closed the other: it does so when it has stopped, or died. After a
+// stream that broke off, its death is learnt from `sender` (a pidfd, where there is one).
 std::unique_ptr<StreamInbound> make_side_inbound(Reactor& reactor, NoticeSink& sink, Origin origin,
                                                  const char* transport,
                                                  std::function<void()> end_path,
-                                                 Stops stops = Stops::kHere);
+                                                 Stops stops = Stops::kHere, UniqueFd sender = {});
 
 // What the handshake hands to the peer, so that its streams are let in.
 struct Ticket {
@@ -95,6 +100,8 @@ class Acceptor {
   // was not reached until `deadline` (0: do not wait). Any thread but the reactor's.
   bool end(std::uint64_t link_id, const std::string& why, Nanos deadline);
   bool end_epoch(std::uint64_t epoch, const std::string& why, Nanos deadline);
+  // Ends a link of this peer, which has said itself that it writes no more over it. Any thread.
+  void end_confirmed(std::uint64_t link_id, std::uint64_t epoch, const std::string& why);
   // All that are open, expected, or ended and not quiesced.
   std::vector<InboundInfo> links();
 

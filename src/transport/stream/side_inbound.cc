@@ -23,18 +23,19 @@ constexpr int kFramesPerTurn = 256;
 class SideInbound : public StreamInbound {
  public:
   SideInbound(Reactor& reactor, NoticeSink& sink, Origin origin, const char* transport,
-              std::function<void()> end_path, Stops stops)
+              std::function<void()> end_path, Stops stops, UniqueFd sender)
       : reactor_(reactor),
         origin_(std::move(origin)),
         gate_(reactor, sink, origin_, [this] { serve(); }),
         transport_(transport),
         end_path_(std::move(end_path)),
-        stops_(stops) {}
+        stops_(stops),
+        sender_(std::move(sender)) {}
 
   ~SideInbound() override {
     end("the data port was closed");
     if (is_quiesced_) return;
-    reactor_.remove(stream_.get());
+    stop_watching();
     log(LogLevel::kError,
         join("the ", transport_, " link of ", origin_.name, " (", path_,
              ") was ended, but its sender did not confirm that it has stopped: it may still write "
@@ -66,6 +67,12 @@ class SideInbound : public StreamInbound {
     tell_end();
   }
 
+  void confirm_quiesced() noexcept override {
+    if (is_quiesced_) return;
+    quiesce();
+    tell_end();
+  }
+
   bool is_ended() const noexcept override { return is_ended_; }
   bool is_quiesced() const noexcept override { return is_quiesced_; }
   std::string why_ended() const override { return why_; }
@@ -82,8 +89,25 @@ class SideInbound : public StreamInbound {
   }
 
   void quiesce() noexcept {
+    stop_watching();
     shut_and_close(stream_);
     is_quiesced_ = true;
+  }
+
+  void stop_watching() noexcept {
+    if (stream_) reactor_.remove(stream_.get());
+    if (std::exchange(is_sender_watched_, false)) reactor_.remove(sender_.get());
+  }
+
+  // Its stream says nothing more: what is left is the end of its process.
+  void watch_sender() noexcept {
+    if (!sender_) return;
+    try {
+      reactor_.add(sender_.get(), EPOLLIN, [this](std::uint32_t) { confirm_quiesced(); });
+      is_sender_watched_ = true;
+    } catch (const std::exception& error) {  // stays unquiesced
+      log(LogLevel::kError, join(transport_, " link of ", origin_.name, ": ", error.what()));
+    }
   }
 
   // The sender has closed the stream, or said that it ends the link: it writes no more.
@@ -108,11 +132,9 @@ class SideInbound : public StreamInbound {
     char scrap[4096];
     const ssize_t got = ::recv(stream_.get(), scrap, sizeof scrap, MSG_DONTWAIT);
     if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR))) return;
-    const bool has_closed = got == 0 || is_reset(errno);
+    if (got == 0 || is_reset(errno)) return confirm_quiesced();
     reactor_.remove(stream_.get());
-    if (!has_closed) return;
-    quiesce();
-    tell_end();
+    watch_sender();
   }
 
   void serve() noexcept {
@@ -175,6 +197,7 @@ class SideInbound : public StreamInbound {
     if (stops_ == Stops::kHere || is_reset(err)) return close_after_peer(why, LogLevel::kInfo);
     if (!finish(why)) return;
     log(LogLevel::kWarning, join("the ", transport_, " link of ", origin_.name, " ended: ", why));
+    watch_sender();
     tell_end();
   }
 
@@ -191,6 +214,7 @@ class SideInbound : public StreamInbound {
   const char* const transport_;
   std::function<void()> end_path_;
   const Stops stops_;
+  const UniqueFd sender_;  // a pidfd
   UniqueFd stream_;
   std::string path_;
   Inbox inbox_;
@@ -199,15 +223,17 @@ class SideInbound : public StreamInbound {
   std::uint32_t watched_ = EPOLLIN;
   bool is_ended_ = false;
   bool is_quiesced_ = false;
+  bool is_sender_watched_ = false;
 };
 
 }  // namespace
 
 std::unique_ptr<StreamInbound> make_side_inbound(Reactor& reactor, NoticeSink& sink, Origin origin,
                                                  const char* transport,
-                                                 std::function<void()> end_path, Stops stops) {
+                                                 std::function<void()> end_path, Stops stops,
+                                                 UniqueFd sender) {
   return std::make_unique<SideInbound>(reactor, sink, std::move(origin), transport,
-                                       std::move(end_path), stops);
+                                       std::move(end_path), stops, std::move(sender));
 }
 
 }  // namespace rdma_kv::transport::stream
