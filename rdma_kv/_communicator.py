@@ -399,9 +399,9 @@ class RDMACommunicator:
     def poll_departed(self) -> list[Departure]:
         """Peers that went since the last call, oldest first, each with the reason.
 
-        Their links have ended, but see ``Departure.is_quiesced``. A peer that only fell silent may
-        connect again by itself: revoke the tags of its requests before their blocks are reused.
-        The last 1024 are kept.
+        Their links have ended, but see ``Departure.is_quiesced``. Whoever is told of here comes
+        back by connect() only: its writes fail with PeerLost until then, so its blocks can be
+        reused. A peer that has come back already is not told of. The last 1024 are kept.
         """
         self._check("decode", "poll_departed")
         return self._parts.take_departures()

@@ -1,5 +1,6 @@
 #include "engine/notices.h"
 
+#include <algorithm>
 #include <string_view>
 #include <utility>
 
@@ -14,6 +15,31 @@ std::string_view host_of(const transport::Origin& origin) noexcept {
   return std::string_view(origin.name).substr(0, origin.name.find(' '));
 }
 
+template <class Rooms>
+const WaitingRoom& add(Rooms& rooms, std::string_view whose, std::size_t limit) {
+  auto room = rooms.find(whose);
+  if (room == rooms.end()) room = rooms.try_emplace(std::string(whose), limit).first;
+  if (!room->second.add()) return room->second;
+  log(LogLevel::kWarning,
+      join(limit, " notices of ", whose,
+           " wait and nobody takes them (received(), poll_received()): its writes are held up "
+           "until somebody does"));
+  return room->second;
+}
+
+template <class Rooms>
+WaitingRoom* find(Rooms& rooms, std::string_view whose) noexcept {
+  const auto room = rooms.find(whose);
+  return room == rooms.end() ? nullptr : &room->second;
+}
+
+template <class Rooms>
+void take_out(Rooms& rooms, std::string_view whose, Calls& calls) {
+  const auto room = rooms.find(whose);
+  room->second.release(calls);
+  if (room->second.is_empty()) rooms.erase(room);
+}
+
 }  // namespace
 
 bool Notices::deliver(const transport::Origin& origin, std::uint32_t tag) noexcept {
@@ -23,25 +49,38 @@ bool Notices::deliver(const transport::Origin& origin, std::uint32_t tag) noexce
   ++counts_[tag];
   ready_.signal();
   arrived_.notify_all();
-  const std::string_view host = host_of(origin);
-  auto share = shares_.find(host);
-  if (share == shares_.end()) share = shares_.try_emplace(std::string(host)).first;
-  if (++share->second.waiting == kMostWaitingNotices) {
-    log(LogLevel::kWarning,
-        join(kMostWaitingNotices, " notices of ", host,
-             " wait and nobody takes them (received(), poll_received()): its writes are held up "
-             "until somebody does"));
-  }
-  return share->second.waiting < kMostWaitingNotices;
+  const WaitingRoom& process = add(of_process_, origin.name, kMostWaitingOfProcess);
+  const WaitingRoom& host = add(of_host_, host_of(origin), kMostWaitingOfHost);
+  return !process.is_full() && !host.is_full();
 }
 
-bool Notices::wait_for_room(const transport::Origin& origin,
+bool Notices::wait_for_room(const transport::Origin& origin, const void* who,
                             const std::function<void()>& go_on) noexcept {
   const std::lock_guard lock(mutex_);
-  const auto share = shares_.find(host_of(origin));
-  if (share == shares_.end() || share->second.waiting < kMostWaitingNotices) return false;
-  share->second.held_up.push_back(go_on);
-  return true;
+  for (WaitingRoom* const room : rooms_of(origin)) {
+    if (!room || !room->is_full()) continue;
+    room->hold_up(who, go_on);
+    return true;
+  }
+  return false;
+}
+
+void Notices::stop_waiting(const transport::Origin& origin, const void* who) noexcept {
+  const std::lock_guard lock(mutex_);
+  for (WaitingRoom* const room : rooms_of(origin)) {
+    if (room) room->forget(who);
+  }
+}
+
+bool Notices::has_reserve(const transport::Origin& origin) noexcept {
+  const std::lock_guard lock(mutex_);
+  const auto rooms = rooms_of(origin);
+  return std::none_of(rooms.begin(), rooms.end(),
+                      [](const WaitingRoom* room) { return room && room->is_overfull(); });
+}
+
+std::array<WaitingRoom*, 2> Notices::rooms_of(const transport::Origin& origin) noexcept {
+  return {find(of_process_, origin.name), find(of_host_, host_of(origin))};
 }
 
 std::shared_ptr<const transport::Origin> Notices::known(const transport::Origin& origin) {
@@ -54,13 +93,9 @@ std::shared_ptr<const transport::Origin> Notices::known(const transport::Origin&
   return made;
 }
 
-// Not before half of them are taken, so that it does not happen at every one.
 void Notices::release(const Notice& notice, Calls& calls) {
-  const auto share = shares_.find(host_of(*notice.origin));
-  if (--share->second.waiting <= kMostWaitingNotices / 2) {
-    for (auto& call : std::exchange(share->second.held_up, {})) calls.push_back(std::move(call));
-  }
-  if (share->second.waiting == 0) shares_.erase(share);
+  take_out(of_process_, notice.origin->name, calls);
+  take_out(of_host_, host_of(*notice.origin), calls);
 }
 
 std::vector<Notice> Notices::take_all() {

@@ -1,6 +1,7 @@
 // Decode's queue of notices.
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -15,6 +16,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "engine/revoked_tags.h"
+#include "engine/waiting_room.h"
 #include "transport/inbound.h"
 
 namespace rdma_kv::engine {
@@ -26,12 +28,14 @@ struct Notice {
 };
 
 // Safe from any thread. Keeps notices until somebody takes them, whoever that is, once. When too
-// many of one host wait, its links are held up (see NoticeSink), and no other's.
+// many of one process wait, or of one host, its links are held up (see NoticeSink), and no other's.
 class Notices : public transport::NoticeSink {
  public:
   bool deliver(const transport::Origin& origin, std::uint32_t tag) noexcept override;
-  bool wait_for_room(const transport::Origin& origin,
+  bool wait_for_room(const transport::Origin& origin, const void* who,
                      const std::function<void()>& go_on) noexcept override;
+  void stop_waiting(const transport::Origin& origin, const void* who) noexcept override;
+  bool has_reserve(const transport::Origin& origin) noexcept override;
 
   // Everything that waits, oldest first; never blocks.
   std::vector<Notice> take_all();
@@ -57,18 +61,13 @@ class Notices : public transport::NoticeSink {
   bool is_closed() const noexcept;
 
  private:
-  using Calls = std::vector<std::function<void()>>;
-
-  // What waits of one host's peers; here while something does.
-  struct Share {
-    std::size_t waiting = 0;
-    Calls held_up;  // links that are told when there is room
-  };
+  using Rooms = std::map<std::string, WaitingRoom, std::less<>>;  // those that are not empty
 
   std::vector<Notice> extract(std::uint32_t tag, std::size_t count);
   template <class Predicate>
   void discard(Predicate is_meant) noexcept;
   std::shared_ptr<const transport::Origin> known(const transport::Origin& origin);
+  std::array<WaitingRoom*, 2> rooms_of(const transport::Origin& origin) noexcept;
   // One notice less waits. Whom to tell, without the lock, is added to `calls`.
   void release(const Notice& notice, Calls& calls);
 
@@ -78,7 +77,8 @@ class Notices : public transport::NoticeSink {
   std::map<std::uint32_t, std::size_t> counts_;
   std::map<std::uint64_t, std::shared_ptr<const transport::Origin>> origins_;  // by epoch
   RevokedTags revoked_;
-  std::map<std::string, Share, std::less<>> shares_;  // by host
+  Rooms of_process_;  // by the peer's name
+  Rooms of_host_;
   EventFd ready_;
   bool is_closed_ = false;
 };

@@ -22,8 +22,12 @@ class NoticeSink {
   // False when no more notices of this peer should come: see wait_for_room().
   virtual bool deliver(const Origin& origin, std::uint32_t tag) noexcept = 0;
   // False: there is room for this peer's notices. True: too many of them wait to be taken, and
-  // `go_on` is called once some were, once, on any thread.
-  virtual bool wait_for_room(const Origin& origin, const std::function<void()>& go_on) noexcept = 0;
+  // `go_on` is called once some were, once, on any thread, unless `who` stops waiting first.
+  virtual bool wait_for_room(const Origin& origin, const void* who,
+                             const std::function<void()>& go_on) noexcept = 0;
+  virtual void stop_waiting(const Origin& origin, const void* who) noexcept = 0;
+  // Whether those that had arrived before the peer was held up may still be delivered.
+  virtual bool has_reserve(const Origin& origin) noexcept = 0;
 };
 
 // One link that a peer opened, or may still open, into this side. Lives on the reactor's thread.

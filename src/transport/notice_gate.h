@@ -29,6 +29,7 @@ class NoticeGate {
             if (const auto resume = weak.lock()) (*resume)();
           });
         }) {}
+  ~NoticeGate() { sink_.stop_waiting(origin_, this); }
   NoticeGate(const NoticeGate&) = delete;
   NoticeGate& operator=(const NoticeGate&) = delete;
 
@@ -37,9 +38,12 @@ class NoticeGate {
   // No: take no further notice in, and read nothing that may hold one, until `resume`.
   bool is_open() noexcept {
     if (!may_be_full_) return true;
-    if (!is_waiting_) is_waiting_ = may_be_full_ = sink_.wait_for_room(origin_, go_on_);
+    if (!is_waiting_) is_waiting_ = may_be_full_ = sink_.wait_for_room(origin_, this, go_on_);
     return !is_waiting_;
   }
+
+  // While it is not open: what had arrived before may still be delivered.
+  bool has_reserve() noexcept { return sink_.has_reserve(origin_); }
 
  private:
   NoticeSink& sink_;

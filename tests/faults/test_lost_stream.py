@@ -31,7 +31,7 @@ def streams_of(port: int) -> list[socket.socket]:
     found = []
     for entry in Path("/proc/self/fd").iterdir():
         try:
-            if not os.readlink(entry).startswith("socket:"):
+            if not str(entry.readlink()).startswith("socket:"):
                 continue
             each = socket.socket(fileno=os.dup(int(entry.name)))
             if each.family == socket.AF_INET and each.getsockname()[1] == port:

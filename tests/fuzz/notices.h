@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <set>
 #include <utility>
 #include <vector>
@@ -21,16 +22,20 @@ class Notices : public rdma_kv::transport::NoticeSink {
     return !is_full_;
   }
 
-  bool wait_for_room(const rdma_kv::transport::Origin&,
+  bool wait_for_room(const rdma_kv::transport::Origin&, const void* who,
                      const std::function<void()>& go_on) noexcept override {
-    if (is_full_) waiting_.push_back(go_on);
+    if (is_full_) waiting_.insert_or_assign(who, go_on);
     return is_full_;
   }
+  void stop_waiting(const rdma_kv::transport::Origin&, const void* who) noexcept override {
+    waiting_.erase(who);
+  }
+  bool has_reserve(const rdma_kv::transport::Origin&) noexcept override { return true; }
 
   void fill() { is_full_ = was_full_ = true; }
   void make_room() {
     is_full_ = false;
-    for (const auto& go_on : std::exchange(waiting_, {})) go_on();
+    for (const auto& [who, go_on] : std::exchange(waiting_, {})) go_on();
   }
   bool was_full() const { return was_full_; }
 
@@ -38,7 +43,7 @@ class Notices : public rdma_kv::transport::NoticeSink {
   std::set<std::uint64_t> epochs;  // of whoever made one
 
  private:
-  std::vector<std::function<void()>> waiting_;
+  std::map<const void*, std::function<void()>> waiting_;
   bool is_full_ = false;
   bool was_full_ = false;
 };

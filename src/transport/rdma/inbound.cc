@@ -102,6 +102,7 @@ bool RdmaInbound::serve() noexcept {
   for (int taken = 0; taken < kNoticesPerTurn;) {
     // Held up: the receives that are posted fill up, and then the sender waits in its own NIC.
     if (!gate_.is_open()) return false;
+    replace_receives();  // also those that settle() took
     const int got = queue_->poll(completions.data(), kPollBatch);
     if (got < 0) {
       end(join("the completion queue of ", rail_->path().name, " failed"));
@@ -112,9 +113,6 @@ bool RdmaInbound::serve() noexcept {
       if (take(completions[static_cast<std::size_t>(i)])) continue;
       end(join("it announced tags that its queue pairs do not agree on"));
       return false;
-    }
-    for (std::size_t i = 0; i < lanes_.size(); ++i) {
-      post_receives(i, std::exchange(lanes_[i].to_post, 0));
     }
     taken += got;
   }
@@ -151,6 +149,12 @@ bool RdmaInbound::take(const ibv_wc& completion) {
   return false;
 }
 
+void RdmaInbound::replace_receives() noexcept {
+  for (std::size_t i = 0; i < lanes_.size(); ++i) {
+    post_receives(i, std::exchange(lanes_[i].to_post, 0));
+  }
+}
+
 void RdmaInbound::post_receives(std::size_t index, std::uint32_t count) noexcept {
   Lane& lane = lanes_[index];
   while (count > 0 && !lane.is_dead) {
@@ -167,18 +171,23 @@ void RdmaInbound::post_receives(std::size_t index, std::uint32_t count) noexcept
   }
 }
 
-// Also what a closed gate keeps waiting: it is at most what the receives that are posted hold.
+// Also what a closed gate keeps waiting: it is at most what the receives that are posted hold, and
+// they are not posted again before it opens.
 void RdmaInbound::settle() noexcept {
   if (!queue_) return;
+  std::uint32_t arrived = 0;  // at most
+  for (const Lane& lane : lanes_) arrived += lane.receives;
   std::array<ibv_wc, kPollBatch> completions;
-  int got = 0;
-  do {
-    got = queue_->poll(completions.data(), kPollBatch);
+  while (arrived > 0 && (gate_.is_open() || gate_.has_reserve())) {
+    const int got = queue_->poll(completions.data(), kPollBatch);
+    if (got <= 0) break;
     for (int i = 0; i < got; ++i) {
       if (take(completions[static_cast<std::size_t>(i)])) continue;
       return end(join("it announced tags that its queue pairs do not agree on"));
     }
-  } while (got == kPollBatch);
+    arrived -= std::min(arrived, static_cast<std::uint32_t>(got));
+  }
+  if (gate_.is_open()) replace_receives();
 }
 
 void RdmaInbound::drop_path() noexcept {
@@ -196,6 +205,11 @@ void RdmaInbound::drop_path() noexcept {
 void RdmaInbound::take_last_notices() noexcept {
   std::array<ibv_wc, kPollBatch> completions;
   Nanos give_up = now() + kLastNoticesWait;
+  if (!gate_.has_reserve()) {
+    log(LogLevel::kError, join("the last notices of ", origin_.name, " over rdma are lost: too ",
+                               "many of its earlier ones wait and nobody takes them"));
+    return;
+  }
   while (std::any_of(lanes_.begin(), lanes_.end(), [](const Lane& l) { return l.receives > 0; })) {
     const int got = queue_->poll(completions.data(), kPollBatch);
     if (got < 0) return;

@@ -39,6 +39,7 @@ class RdmaInbound : public stream::StreamInbound, private Receiver {
  private:
   bool serve() noexcept override;
   bool take(const ibv_wc& completion);
+  void replace_receives() noexcept;
   void post_receives(std::size_t lane, std::uint32_t count) noexcept;
   void drop_path() noexcept;
   void take_last_notices() noexcept;
