@@ -5,6 +5,7 @@ It owns its socket and waits for nobody else, so a peer that hangs here delays o
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -435,7 +436,8 @@ class _Handshake:
 
     def _stop_monitor(self) -> None:
         if self._socket is not None and self._monitor is not None:
-            self._socket.disable_monitor()
+            with contextlib.suppress(zmq.ContextTerminated):  # closed meanwhile
+                self._socket.disable_monitor()
             # Not left to the garbage collector: an error that somebody keeps holds a frame that
             # holds it, and closing the context would wait for it for ever.
             self._monitor.close(linger=0)
