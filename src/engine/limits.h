@@ -37,9 +37,9 @@ inline constexpr Nanos kQuiescePoll = 10 * kMillisecond;
 // Notices of one process that wait to be taken before nothing more is read of it: far more than
 // requests are under way, and a few MiB. By process and not by peer, because a process makes as
 // many peers as it likes.
-inline constexpr std::size_t kMostWaitingOfProcess = std::size_t{1} << 14;
+inline constexpr std::size_t kMostWaitingOfProcess = std::size_t{1} << 15;
 // The same of one host's processes together: a peer says itself what its process number is.
-inline constexpr std::size_t kMostWaitingOfHost = std::size_t{1} << 16;
+inline constexpr std::size_t kMostWaitingOfHost = std::size_t{1} << 17;
 
 // Names of peers kept although no notice of theirs waits.
 inline constexpr std::size_t kMostSpareOrigins = 64;

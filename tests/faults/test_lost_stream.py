@@ -28,18 +28,17 @@ def cma() -> Wire:
 
 def streams_of(port: int) -> list[socket.socket]:
     """The connected sockets of this process whose own port this is."""
-    found = []
-    for entry in Path("/proc/self/fd").iterdir():
+    found = {}  # by the other end: a duplicate may get a number that is still to be looked at
+    for entry in list(Path("/proc/self/fd").iterdir()):
         try:
             if not str(entry.readlink()).startswith("socket:"):
                 continue
             each = socket.socket(fileno=os.dup(int(entry.name)))
             if each.family == socket.AF_INET and each.getsockname()[1] == port:
-                each.getpeername()
-                found.append(each)
+                found[each.getpeername()] = each
         except OSError:
             continue
-    return found
+    return list(found.values())
 
 
 def break_off(stream: socket.socket) -> None:

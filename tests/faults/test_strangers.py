@@ -51,6 +51,7 @@ class Scene:
         return host, {"control": control_port, "data": self.data_port}[port]
 
     def writes_go_on(self) -> None:
+        self.decode.notices()  # or they are held up: nobody takes their notices
         self.prefill.load_flows(5, 10)
 
 

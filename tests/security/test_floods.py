@@ -24,8 +24,8 @@ from tests.stream import wire as frames
 from tests.stream.peers import Shape
 
 HOST = "127.0.0.1"
-MOST_WAITING = 1 << 14  # of one process
-MOST_OF_HOST = 1 << 16
+MOST_WAITING = 1 << 15  # of one process
+MOST_OF_HOST = 1 << 17
 SHAPE = Shape(layers=1, blocks=4, block_bytes=64, stride_bytes=64, tensors=1)
 
 
