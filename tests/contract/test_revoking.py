@@ -247,7 +247,9 @@ def test_who_was_given_up_comes_back_by_connecting_only(
     own_process.pause()
     eventually(lambda: decode.peer_names() == [], 10, "it is given up")
     if how == "told":
-        [[peer, _, reason, _]] = decode.departed()
+        gone: list = []
+        eventually(lambda: gone.extend(decode.departed()) or gone, 10, "it is told of")
+        [[peer, _, reason, _]] = gone
         assert (peer, "sent nothing for" in reason) == (name, True)
     elif wire.transport == "cma":  # stopped as it is, it cannot confirm
         with pytest.raises(NotQuiesced):

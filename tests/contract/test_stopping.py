@@ -112,7 +112,7 @@ def test_disconnecting_under_writes_ends_them(wire: Wire):
 def test_closing_decode_under_writes_ends_them(wire: Wire):
     prefill, decode = wire.pair(LARGE)
     # Where a processor copies, as many as take longer than closing does.
-    count = 100 if wire.transport in ("cma", "loopback") else 12
+    count = round(100 * SCALE) if wire.transport in ("cma", "loopback") else 12
     transfers = [
         prefill.comm.write_cache_async(*decode.address, EVERY, TURNED) for _ in range(count)
     ]
