@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from rdma_kv import HandshakeError
 from support.cache import Shape
 from support.patience import scaled
 from support.side import HERE
+from support.strangers import GREETING, READY, strangers
 from support.wire import Wire
 
 PATIENCE_S = 2.0  # what connect() is given
@@ -144,18 +146,16 @@ def test_a_peer_that_answers_nonsense(wire: Wire, nonsense: bytes):
 @pytest.mark.parametrize("nonsense", [b"", b"\xc1", b"\xff" * 300, b"x" * 5_000_000])
 def test_a_decode_side_outlives_nonsense(wire: Wire, nonsense: bytes):
     prefill, decode = wire.pair()
-    context = zmq.Context()
-    stranger = context.socket(zmq.DEALER)
-    stranger.connect("tcp://" + ":".join(decode.address))
+    with strangers(decode.address, 5) as crowd:
+        for stranger in crowd:
+            stranger.talk([GREETING, READY])
+            for _ in range(4):
+                stranger.say(b"\x02" + struct.pack(">Q", len(nonsense)) + nonsense)
+        prefill.write(decode.address, [1], [2], tag=1)
+        decode.received(1, 10)
+        late = wire.prefill(Shape())
 
-    for _ in range(20):
-        stranger.send(nonsense)
-    prefill.write(decode.address, [1], [2], tag=1)
-    decode.received(1, 10)
-    late = wire.prefill(Shape())
-
-    assert late.connect(decode.address)
-    context.destroy(linger=0)
+        assert late.connect(decode.address)
 
 
 def test_a_hanging_peer_delays_nobody(wire: Wire):

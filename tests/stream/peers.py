@@ -89,6 +89,21 @@ class DecodeEngine:
         self.engine.close(1.0)
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """Announces the bytes of an array, which follow one piece after the other.
+
+    Whole, they would be read into a buffer of all that is missing, again and again, and a
+    sanitizer looks at every byte of each.
+    """
+
+    shape: tuple[int, ...]
+
+    def of(self, array: Cache) -> list[Cache]:
+        flat = array.reshape(-1)
+        return [flat[at : at + (1 << 20)] for at in range(0, flat.size, 1 << 20)]
+
+
 def _serve(pipe: Connection, shape: Shape) -> None:
     decode = DecodeEngine(shape)
     while True:
@@ -97,7 +112,14 @@ def _serve(pipe: Connection, shape: Shape) -> None:
         except EOFError:
             return
         try:
-            pipe.send((True, getattr(decode, name)(*args)))
+            answer = getattr(decode, name)(*args)
+            if isinstance(answer, np.ndarray):
+                pieces = Pieces(answer.shape)
+                pipe.send((True, pieces))
+                for piece in pieces.of(answer):
+                    pipe.send_bytes(piece)
+            else:
+                pipe.send((True, answer))
         except Exception as error:
             pipe.send((False, f"{type(error).__name__}: {error}"))
 
@@ -119,6 +141,11 @@ class DecodeProcess:
         is_fine, answer = self._pipe.recv()
         if not is_fine:
             raise RuntimeError(answer)
+        if isinstance(answer, Pieces):
+            array = np.empty(answer.shape, np.uint8)
+            for piece in answer.of(array):
+                self._pipe.recv_bytes_into(piece)
+            return array
         return answer
 
     @contextlib.contextmanager
