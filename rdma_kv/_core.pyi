@@ -176,8 +176,8 @@ class Engine:
         """True once nothing of it can land here any more; False when that takes longer."""
     def end_epoch(self, epoch: int, why: str, timeout_s: float = 0.0) -> bool:
         """The same for all links of one peer, also those that had ended before."""
-    def end_confirmed_link(self, link_id: int, epoch: int, why: str) -> None:
-        """Of a link of this peer, which has said itself that it writes no more over it."""
+    def end_confirmed_links(self, link_ids: Sequence[int], epoch: int, why: str) -> None:
+        """Of links of this peer, which has said itself that it writes no more over them."""
     def unquiesced_links(self) -> list[tuple[int, str, str, int, str]]:
         """Ended links of which bytes may still land: (link_id, transport, origin name, origin
         epoch, why it ended). Only what the sender itself has to stop: cma."""

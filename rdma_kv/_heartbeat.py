@@ -126,6 +126,9 @@ class Heartbeat:
                 "off? Connect again once it answers"
             )
             return
+        self._ping()
+
+    def _ping(self) -> None:
         self._send(
             wire.Ping(epoch=self._epoch, peer_epoch=self._peer.epoch, sequence=next(self._sequence))
         )
@@ -133,6 +136,7 @@ class Heartbeat:
     def _begin(self, early: Sequence[wire.Revoke]) -> None:
         self._loop.watch(self._socket, self.on_readable)
         self._loop.start_ticking(self)
+        self._ping()  # so that decode knows that connecting went well
         for message in early:
             self._on_revoke(message)
 
@@ -178,6 +182,10 @@ class Heartbeat:
             return
         moving = next((transfer for transfer in stopped if not transfer.done()), None)
         if moving is None:
+            if not self._peer.alive:
+                # Decode may have read less of that link than was sent: the goodbye ends it there.
+                self._end("the link is down")
+                return
             # Without an answer decode ends the link, which then is the only way.
             may_land = any(isinstance(transfer.error(), NotQuiesced) for transfer in stopped)
             may_land |= any(tag == asked.tag for tag, *_ in self._peer.unquiesced())

@@ -8,10 +8,8 @@ from collections import OrderedDict
 
 from rdma_kv import _messages as wire
 
-# Peers that a revocation has sent away, and names that were once known.
+# Peers that a revocation has sent away, and those that were once known.
 _MOST_REMEMBERED = 4096
-# Communicators that one process made, one after the other.
-_MOST_LIVES = 1024
 
 
 class Question:
@@ -36,7 +34,7 @@ class Revocations:
     def __init__(self) -> None:
         self._tags: OrderedDict[int, None] = OrderedDict()
         self._peers: OrderedDict[int, None] = OrderedDict()
-        self._names: OrderedDict[str, set[int]] = OrderedDict()  # and the epochs that had them
+        self._lives: OrderedDict[tuple[str, int], None] = OrderedDict()  # (name, epoch)
         self._questions: dict[int, Question] = {}
         self._sequence = itertools.count(1)
 
@@ -46,18 +44,15 @@ class Revocations:
 
     def epochs_of(self, name: str) -> set[int]:
         """The lives of peers that had this name lately, connected now or not."""
-        return set(self._names.get(name, ()))
+        return {epoch for known, epoch in self._lives if known == name}
 
     def on_hello(self, name: str, epoch: int) -> None:
-        """The peer has been told that its grants are gone, by having to connect again."""
+        """Remembers who has this name."""
+        _remember(self._lives, (name, epoch), _MOST_REMEMBERED)
+
+    def on_back(self, epoch: int) -> None:
+        """The peer has connected by its user's call, and so knows that its grants are gone."""
         self._peers.pop(epoch, None)
-        epochs = self._names.pop(name, set())
-        if len(epochs) >= _MOST_LIVES:
-            epochs.clear()
-        epochs.add(epoch)
-        self._names[name] = epochs
-        if len(self._names) > _MOST_REMEMBERED:
-            self._names.popitem(last=False)
 
     def is_sent_away(self, epoch: int) -> bool:
         """Whether this life of a peer was revoked, and has not connected since."""

@@ -51,6 +51,7 @@ class Session:
     probe: Probe
     links: list[int] = field(default_factory=list)
     was_linked: bool = False  # it came as far as a link
+    is_back: bool = False  # as far as a connection, which says so by its first ping
     why_linkless: str = ""  # why its last link ended; one tick later the session does, too
 
 
@@ -100,14 +101,16 @@ class Sessions:
         """(name, epoch, why) of each peer that went; each once.
 
         Whoever is told may give its blocks to others: so that peer comes back by connect() only.
-        One that has come back already did not go.
+        One that is coming back is not told of yet, and not at all once it is here.
         """
         here = {session.epoch for session in self._sessions.values()}
-        gone = [departure for departure in self.departures if departure[1] not in here]
+        gone = {each[1]: each for each in self.departures if each[1] not in here}
+        coming = [each for each in self.departures if each[1] in here]
         self.departures.clear()
-        for _, epoch, _ in gone:
+        self.departures.extend(coming)
+        for epoch in gone:
             self.revocations.send_away(epoch)
-        return gone
+        return list(gone.values())
 
     # ---- called by the control loop
 
@@ -181,6 +184,8 @@ class Sessions:
         session.last_heard = time.monotonic()
         match message:
             case wire.Ping():
+                if not session.is_back:
+                    self._on_back(session)
                 self._send(identity, wire.Pong(epoch=self._side.epoch, sequence=message.sequence))
             case wire.Open():
                 self._on_open(session, message)
@@ -196,6 +201,14 @@ class Sessions:
             case wire.Bye():
                 logger.info("%s said goodbye: %s", session.name, message.reason or "no reason")
                 self._end(session, f"it said goodbye: {message.reason or 'no reason given'}")
+
+    def _on_back(self, session: Session) -> None:
+        """Pings begin once connect() has gone well; before, it may still fail."""
+        session.is_back = True
+        self.revocations.on_back(session.epoch)
+        kept = [each for each in self.departures if each[1] != session.epoch]
+        self.departures.clear()
+        self.departures.extend(kept)
 
     def _is_current(self, session: Session, message: wire.FromPrefill) -> bool:
         if message.epoch != session.epoch:
@@ -251,8 +264,9 @@ class Sessions:
 
     def _end_former_links(self, hello: wire.Hello) -> None:
         """So that the welcome proves it: nothing of the links that it replaces can land."""
-        for link_id in hello.ends:
-            self._side.engine.end_confirmed_link(link_id, hello.epoch, "its prefill connects anew")
+        if not hello.ends:
+            return
+        self._side.engine.end_confirmed_links(hello.ends, hello.epoch, "its prefill connects anew")
         for session in self.all():
             if session.epoch != hello.epoch:
                 continue

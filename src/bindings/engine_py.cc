@@ -250,11 +250,10 @@ void bind_engine(py::module_& m) {
           py::arg("epoch"), py::arg("why"), py::arg("timeout_s") = 0.0,
           py::call_guard<GilReleased>())
       .def(
-          "end_confirmed_link",
-          [](Engine& self, std::uint64_t link_id, std::uint64_t epoch, const std::string& why) {
-            self.acceptor()->end_confirmed(link_id, epoch, why);
-          },
-          py::arg("link_id"), py::arg("epoch"), py::arg("why"), py::call_guard<GilReleased>())
+          "end_confirmed_links",
+          [](Engine& self, const std::vector<std::uint64_t>& link_ids, std::uint64_t epoch,
+             const std::string& why) { self.acceptor()->end_confirmed(link_ids, epoch, why); },
+          py::arg("link_ids"), py::arg("epoch"), py::arg("why"), py::call_guard<GilReleased>())
       .def("unquiesced_links", &unquiesced_links)
       .def("take_ended_links", &take_ended_links)
       .def(

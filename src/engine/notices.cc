@@ -44,7 +44,7 @@ void take_out(Rooms& rooms, std::string_view whose, Calls& calls) {
 
 bool Notices::deliver(const transport::Origin& origin, std::uint32_t tag) noexcept {
   const std::lock_guard lock(mutex_);
-  if (revoked_.contains(tag)) return true;
+  if (revoked_.contains(tag)) return has_room(origin);
   waiting_.push_back({tag, known(origin)});
   ++counts_[tag];
   ready_.signal();
@@ -52,6 +52,12 @@ bool Notices::deliver(const transport::Origin& origin, std::uint32_t tag) noexce
   const WaitingRoom& process = add(of_process_, origin.name, kMostWaitingOfProcess);
   const WaitingRoom& host = add(of_host_, host_of(origin), kMostWaitingOfHost);
   return !process.is_full() && !host.is_full();
+}
+
+bool Notices::has_room(const transport::Origin& origin) noexcept {
+  const auto rooms = rooms_of(origin);
+  return std::none_of(rooms.begin(), rooms.end(),
+                      [](const WaitingRoom* room) { return room && room->is_full(); });
 }
 
 bool Notices::wait_for_room(const transport::Origin& origin, const void* who,

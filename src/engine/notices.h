@@ -67,6 +67,7 @@ class Notices : public transport::NoticeSink {
   template <class Predicate>
   void discard(Predicate is_meant) noexcept;
   std::shared_ptr<const transport::Origin> known(const transport::Origin& origin);
+  bool has_room(const transport::Origin& origin) noexcept;
   std::array<WaitingRoom*, 2> rooms_of(const transport::Origin& origin) noexcept;
   // One notice less waits. Whom to tell, without the lock, is added to `calls`.
   void release(const Notice& notice, Calls& calls);

@@ -75,6 +75,8 @@ class DecodeRules(History):
             self.life.side.revoke(OUR_NAME)
         at_return = self.life.side.block_digests()
         self._tell(f"revoke_peer({which}, {by_name}): {[s.link.name for s in self.senders]}")
+        if by_name and meant:
+            self.life.notices.forget()  # those of senders that have been closed, too
         for each in meant:
             each.is_sent_away = True
             self.life.notices.forget(epoch=each.epoch)

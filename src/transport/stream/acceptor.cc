@@ -320,12 +320,15 @@ bool Acceptor::end_epoch(std::uint64_t epoch, const std::string& why, Nanos dead
   return await_quiesced(is_meant, deadline);
 }
 
-void Acceptor::end_confirmed(std::uint64_t link_id, std::uint64_t epoch, const std::string& why) {
+void Acceptor::end_confirmed(const std::vector<std::uint64_t>& link_ids, std::uint64_t epoch,
+                             const std::string& why) {
   impl_->reactor.run([&] {
-    const auto found = impl_->links.find(link_id);
-    if (found == impl_->links.end() || found->second.origin.epoch != epoch) return;
-    found->second.inbound->end(why);
-    found->second.inbound->confirm_quiesced();
+    for (const std::uint64_t link_id : link_ids) {
+      const auto found = impl_->links.find(link_id);
+      if (found == impl_->links.end() || found->second.origin.epoch != epoch) continue;
+      found->second.inbound->end(why);
+      found->second.inbound->confirm_quiesced();
+    }
     impl_->collect();
   });
 }

@@ -50,8 +50,8 @@ enum class Stops {
 // `end_path` must make sure that nothing of the link can land any more (destroy queue pairs, ...).
 //
 // Where only the sender can stop the bytes, end() closes our half of the stream, and the link is
-// quiesced once the sender has closed the other: it does so when it has stopped, or died. After a
-// stream that broke off, its death is learnt from `sender` (a pidfd, where there is one).
+// quiesced once the sender has closed the other: it does so when it has stopped, or died. Where the
+// stream does not tell (it broke off, or a child holds it), `sender` does: a pidfd, or none.
 std::unique_ptr<StreamInbound> make_side_inbound(Reactor& reactor, NoticeSink& sink, Origin origin,
                                                  const char* transport,
                                                  std::function<void()> end_path,
@@ -100,8 +100,9 @@ class Acceptor {
   // was not reached until `deadline` (0: do not wait). Any thread but the reactor's.
   bool end(std::uint64_t link_id, const std::string& why, Nanos deadline);
   bool end_epoch(std::uint64_t epoch, const std::string& why, Nanos deadline);
-  // Ends a link of this peer, which has said itself that it writes no more over it. Any thread.
-  void end_confirmed(std::uint64_t link_id, std::uint64_t epoch, const std::string& why);
+  // Ends links of this peer, which has said itself that it writes no more over them. Any thread.
+  void end_confirmed(const std::vector<std::uint64_t>& link_ids, std::uint64_t epoch,
+                     const std::string& why);
   // All that are open, expected, or ended and not quiesced.
   std::vector<InboundInfo> links();
 

@@ -99,7 +99,7 @@ class SideInbound : public StreamInbound {
     if (std::exchange(is_sender_watched_, false)) reactor_.remove(sender_.get());
   }
 
-  // Its stream says nothing more: what is left is the end of its process.
+  // Where its stream does not tell, the end of its process does.
   void watch_sender() noexcept {
     if (!sender_) return;
     try {
@@ -121,6 +121,7 @@ class SideInbound : public StreamInbound {
   // The sender sees our half closed, stops, and closes its own.
   void begin_confirming() noexcept {
     (void)::shutdown(stream_.get(), SHUT_WR);
+    watch_sender();  // a child of the sender may hold the stream open for longer than it lives
     try {
       reactor_.add(stream_.get(), EPOLLIN, [this](std::uint32_t) { confirm(); });
     } catch (const std::exception& error) {  // stays unquiesced
@@ -134,7 +135,6 @@ class SideInbound : public StreamInbound {
     if (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR))) return;
     if (got == 0 || is_reset(errno)) return confirm_quiesced();
     reactor_.remove(stream_.get());
-    watch_sender();
   }
 
   void serve() noexcept {
