@@ -55,6 +55,7 @@ def _pump(source: socket.socket, sink: socket.socket, record: bytearray) -> None
         while data := source.recv(65536):
             record += data
             sink.sendall(data)
+    with contextlib.suppress(OSError):  # also after a reset
         sink.shutdown(socket.SHUT_WR)
 
 

@@ -73,7 +73,7 @@ class DecodeEngine:
         return self.engine.inbound_links()
 
     def end_epoch(self, epoch: int) -> None:
-        self.engine.end_epoch(epoch, "the test wants it")
+        assert self.engine.end_epoch(epoch, "the test wants it", 10.0), "it is not quiesced"
 
     def read(self) -> Cache:
         copy: Cache = self.cache.copy()
