@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections import OrderedDict
+from typing import TypeVar
 
 from rdma_kv import _messages as wire
 
+_Key = TypeVar("_Key")
+
 # Peers that a revocation has sent away, and those that were once known.
 _MOST_REMEMBERED = 4096
+# Communicators that one process made, at once or one after the other.
+_MOST_LIVES = 64
 
 
 class Question:
@@ -32,9 +36,10 @@ class Revocations:
     """What is revoked, and the questions under way. Lives on the control thread."""
 
     def __init__(self) -> None:
-        self._tags: OrderedDict[int, None] = OrderedDict()
-        self._peers: OrderedDict[int, None] = OrderedDict()
-        self._lives: OrderedDict[tuple[str, int], None] = OrderedDict()  # (name, epoch)
+        # Sets in the order of coming: the oldest are forgotten.
+        self._tags: dict[int, None] = {}
+        self._peers: dict[int, None] = {}  # epochs
+        self._lives: dict[tuple[str, int], None] = {}  # (name, epoch)
         self._questions: dict[int, Question] = {}
         self._sequence = itertools.count(1)
 
@@ -49,6 +54,9 @@ class Revocations:
     def on_hello(self, name: str, epoch: int) -> None:
         """Remembers who has this name."""
         _remember(self._lives, (name, epoch), _MOST_REMEMBERED)
+        of_name = [life for life in self._lives if life[0] == name]
+        for life in of_name[:-_MOST_LIVES]:
+            del self._lives[life]
 
     def on_back(self, epoch: int) -> None:
         """The peer has connected by its user's call, and so knows that its grants are gone."""
@@ -87,8 +95,8 @@ class Revocations:
         self._questions.pop(question.sequence, None)
 
 
-def _remember(kept: OrderedDict, key: object, most: int) -> None:  # type: ignore[type-arg]
+def _remember(kept: dict[_Key, None], key: _Key, most: int) -> None:
     kept.pop(key, None)
     kept[key] = None
     if len(kept) > most:
-        kept.popitem(last=False)
+        del kept[next(iter(kept))]
