@@ -154,9 +154,9 @@ class Peers:
             connection = shake_hands(
                 self._context, self._side, host, port, left_s, peer_rank, occasion
             )
-            if former is not None and former.connection.epoch == connection.epoch:
-                former.peer.confirm_quiesced()
             if former is not None:
+                if former.connection.epoch == connection.epoch:
+                    former.peer.confirm_quiesced()
                 self._watch(former.peer)
             return self._take_over(target, connection)
         finally:
