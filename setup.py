@@ -20,6 +20,7 @@ from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+GENERATED = ROOT / "build" / "generated"
 KNOWN_SANITIZERS = {"address", "undefined", "thread"}
 # Beyond -fsanitize=undefined. Without `null`, which the address sanitizer reports as well, and
 # `vptr`: the two double the time of a build, and there is no cast for `vptr` to doubt.
@@ -64,6 +65,59 @@ def has_verbs_header(compiler: list[str]) -> bool:
         return subprocess.run(command, capture_output=True).returncode == 0
 
 
+# Architectures that a build with nvcc brings the copy kernel for; others compile it at run time.
+KERNEL_TARGETS = ("80", "90", "100")
+
+
+def kernel_source() -> str:
+    """The copy kernel as one text: what is told to it, then what it does."""
+    parts = [(ROOT / "src/cuda" / name).read_text() for name in ("copy_job.h", "copy_kernel.cu")]
+    return "".join(parts).replace("#pragma once\n", "")
+
+
+def kernel_image(source: str) -> bytes:
+    """The copy kernel compiled, where nvcc is; else nothing."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        return b""
+    with tempfile.TemporaryDirectory() as folder:
+        kernel, image = Path(folder) / "copy_kernel.cu", Path(folder) / "copy_kernel.fatbin"
+        kernel.write_text(source)
+        targets = [f"-gencode=arch=compute_{t},code=sm_{t}" for t in KERNEL_TARGETS]
+        command = [nvcc, "-fatbin", "-O3", "-std=c++17", *targets, "-o", str(image), str(kernel)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            print(f"nvcc failed; the kernel will be compiled at run time:\n{done.stderr}")
+            return b""
+        return image.read_bytes()
+
+
+def write_kernel_header(folder: Path) -> None:
+    """Puts the kernel where the core includes it from; leaves the file alone when nothing changed.
+
+    Both as numbers: a string literal of C++ has a length that compilers may limit.
+    """
+    source = kernel_source()
+    stamp = hashlib.sha256(f"{source}{shutil.which('nvcc')}".encode()).hexdigest()
+    header = folder / "cuda" / "copy_kernel_image.h"
+    first = f"// Made by setup.py from src/cuda/copy_kernel.cu ({stamp}).\n"
+    if header.is_file() and header.read_text().startswith(first):
+        return
+    image = kernel_image(source)
+
+    def numbers(data: bytes) -> str:
+        return ",".join(map(str, data))
+
+    header.parent.mkdir(parents=True, exist_ok=True)
+    header.write_text(
+        f"{first}#pragma once\n#include <cstddef>\nnamespace rdma_kv::cuda {{\n"
+        f"inline constexpr char kCopyKernelSource[] = {{{numbers(source.encode())},0}};\n"
+        f"inline constexpr std::size_t kCopyKernelImageBytes = {len(image)};\n"
+        "alignas(16) inline constexpr unsigned char kCopyKernelImage[] = "
+        f"{{{numbers(image) or '0'}}};\n}}\n"
+    )
+
+
 def needs_verbs_header(source: str) -> bool:
     return source.startswith(("src/verbs/", "src/transport/rdma/"))
 
@@ -77,6 +131,7 @@ class BuildExt(build_ext):
         # one per set of sanitizers, so that a second build compiles only what has changed.
         flavour = "-".join(sorted(sanitizers())) or "plain"
         self.build_temp = str(ROOT / "build" / f"{sys.implementation.cache_tag}-{flavour}")
+        write_kernel_header(GENERATED)
 
     def build_extensions(self) -> None:
         compile_command = getattr(self.compiler, "compiler_so_cxx", None)
@@ -146,7 +201,7 @@ def core_extension() -> Pybind11Extension:
         "rdma_kv._core",
         relative("*.cc"),
         depends=[*relative("*.h"), "setup.py"],
-        include_dirs=["src"],
+        include_dirs=["src", str(GENERATED.relative_to(ROOT))],
         cxx_std=20,
         extra_compile_args=compile_args,
         extra_link_args=link_args,
@@ -157,7 +212,8 @@ def needs_recompile(object_file: str, source: str) -> bool:
     """Whether a source or any header is newer: which header it includes is not tracked."""
     if not Path(object_file).is_file():
         return True
-    inputs = [ROOT / source, *(ROOT / header for header in relative("*.h")), ROOT / "setup.py"]
+    headers = [*(ROOT / header for header in relative("*.h")), *GENERATED.rglob("*.h")]
+    inputs = [ROOT / source, *headers, ROOT / "setup.py"]
     return Path(object_file).stat().st_mtime <= max(p.stat().st_mtime for p in inputs)
 
 

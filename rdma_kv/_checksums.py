@@ -1,4 +1,4 @@
-"""Checksums of blocks, for KVCACHE_VERIFY: slow on purpose, and only of host memory."""
+"""Checksums of blocks, for KVCACHE_VERIFY: slow on purpose."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ class BlockSums:
         """One checksum per block.
 
         Raises:
-            ValueError: Layer, tensor or a block is out of range, or the tensor is on a GPU.
+            ValueError: Layer, tensor or a block is out of range.
         """
         geometry = self._layout.geometry
         if not (0 <= layer < geometry.layers and 0 <= tensor < len(geometry.tensors)):
             raise ValueError(f"layer {layer}, tensor {tensor}: out of range")
         base, _, device = self._layout.regions[layer * len(geometry.tensors) + tensor]
-        if device >= 0:
-            raise ValueError("KVCACHE_VERIFY reads host memory only, and these blocks are on a GPU")
         stride = geometry.tensors[tensor][2]
         offset, size = self._parts[tensor]
         sums = []
         for block in blocks:
             if not 0 <= block < geometry.block_count:
                 raise ValueError(f"block {block}: must be below {geometry.block_count}")
-            view = (ctypes.c_char * size).from_address(base + block * stride + offset)
-            sums.append(zlib.crc32(view))
+            address = base + block * stride + offset
+            if device >= 0:
+                sums.append(zlib.crc32(_core.cuda_read(device, address, size)))
+            else:
+                sums.append(zlib.crc32((ctypes.c_char * size).from_address(address)))
         return sums

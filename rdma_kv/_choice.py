@@ -23,12 +23,12 @@ def candidates(side: Side, welcome: wire.Welcome) -> tuple[list[str], dict[str, 
 
 
 def _why_not(name: str, side: Side, welcome: wire.Welcome) -> str:
-    if name == "cuda_ipc" and side.is_host_memory:
-        return "the blocks are in host memory"
     if name in NOT_BUILT:
         return NOT_BUILT[name]
-    if name == "cma" and side.host.boot_id != welcome.host.boot_id:
+    if name in ("cuda_ipc", "cma") and side.host.boot_id != welcome.host.boot_id:
         return "the two sides are on different hosts"
+    if name == "cuda_ipc" and side.no_cuda_ipc:
+        return f"prefill cannot: {side.no_cuda_ipc}"
     if name == "cma" and (why := side.gpu_reason(name)):
         return f"prefill cannot: {why}"
     if name == "rdma" and not side.rails:

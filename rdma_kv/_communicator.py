@@ -29,7 +29,7 @@ from rdma_kv._write_call import (
     check_reconnect,
     check_tag,
     check_timeout,
-    wait_for,
+    order_after,
 )
 
 CLOSE_TIMEOUT_S = 5.0
@@ -266,8 +266,10 @@ class RDMACommunicator:
             layer_idx: One layer, a range of layers with step 1, or None for all layers.
             tag: 1 to 2**32-1: names what the write belongs to. Decode gets a notice with it once
                 everything is visible, and may revoke it; 0: neither.
-            after: Something with a ``synchronize`` method, such as a torch.cuda.Event: the call
-                waits for it before it reads the blocks.
+            after: A torch.cuda.Event, a stream, or the handle of a CUevent: the blocks are read
+                when that has come, or all that the stream holds now is done. Blocks that a GPU
+                copies itself (``cuda_ipc``) wait on the GPU, and no thread does; for others, and
+                for anything else with a ``synchronize`` method, this call waits.
             timeout_s: Seconds from now until the write fails; None: KVCACHE_TIMEOUT_S.
             peer_epoch: ``epoch`` of the decode that granted the remote blocks. When that has
                 restarted the write fails: its blocks belong to somebody else now. None: whichever
@@ -497,7 +499,7 @@ class RDMACommunicator:
         notify: bool,
     ) -> WriteCall:
         self._check("prefill", "write_cache")
-        write = WriteCall(
+        return WriteCall(
             self._peers,
             self._peers.require(ip, port),
             as_ids(local, "local_block_ids"),
@@ -505,13 +507,11 @@ class RDMACommunicator:
             *self._check_layers(layer_idx),
             check_tag(tag, least=0),
             bool(notify),
+            order_after(after),
             time.monotonic() + check_timeout(timeout_s, self._config.timeout_s),
             self._reconnect,
             check_epoch(peer_epoch),
         )
-        if after is not None:
-            wait_for(after)
-        return write
 
     def _check_layers(self, layer_idx: int | range | None) -> tuple[int, int]:
         if layer_idx is None:

@@ -104,10 +104,13 @@ class Peer:
         tag: int,
         timeout_s: float,
         notify: bool = True,
+        after: tuple[int, int] = ...,
     ) -> Transfer:
         """src, dst: list, tuple, or buffer of int32/int64, 1-D. Raises before anything moves.
 
-        notify: send a notice with the tag; without, the tag only serves revoke()."""
+        notify: send a notice with the tag; without, the tag only serves revoke().
+        after: (0, 0), or (1, CUevent) or (2, CUstream): what the copy waits for, on the GPU where
+        the transport can, else in this call."""
     def write_wait(
         self,
         src: Any,
@@ -117,6 +120,7 @@ class Peer:
         tag: int,
         timeout_s: float,
         notify: bool = True,
+        after: tuple[int, int] = ...,
     ) -> None:
         """write() and wait() in one, with the calling thread driving the link: the fast way.
 
@@ -239,6 +243,38 @@ def cma_accept(
     restricts ptrace to 1, this one process is allowed to write here while its link lives."""
 
 def cma_open(engine: Engine, remote: RemoteEnd, offer: dict[str, Any]) -> Peer: ...
+def cuda_devices() -> list[dict[str, Any]]:
+    """name, compute_capability, write_ordering of each. Raises TransportUnavailable: no driver."""
+
+def set_nvrtc_candidates(paths: list[str]) -> None: ...
+def load_copy_kernel(device: int) -> str:
+    """Compiles and loads it; how it was compiled. Raises TransportUnavailable."""
+
+def cuda_read(device: int, address: int, size: int) -> bytes:
+    """A copy of device memory. Raises TransportUnavailable with what the driver said."""
+
+class CudaExports:
+    """Decode's device memory, put so that another process can map it. Raises
+    TransportUnavailable: memory that cannot be shared."""
+
+    def __init__(self, engine: Engine) -> None: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def boot_id(self) -> str: ...
+    @property
+    def pid_namespace(self) -> int: ...
+    @property
+    def segments(self) -> list[tuple[int, list[tuple[int, bytes, int]]]]:
+        """(address, [(bytes, handle or none, descriptor or -1)])."""
+
+def cuda_ipc_check(engine: Engine) -> None:
+    """Raises TransportUnavailable: the blocks are not on one GPU, or the kernel cannot be had."""
+
+def cuda_ipc_accept(
+    engine: Engine, origin: str, epoch: int, prefill: Geometry, prefill_pid: int = 0
+) -> Ticket: ...
+def cuda_ipc_open(engine: Engine, remote: RemoteEnd, offer: dict[str, Any]) -> Peer: ...
 def loopback_accept(engine: Engine, origin: str, epoch: int, prefill: Geometry) -> Ticket: ...
 def loopback_open(engine: Engine, remote: RemoteEnd) -> Peer: ...
 

@@ -345,6 +345,9 @@ class _Handshake:
         try:
             if name == "cma" and welcome.offers.cma:
                 peer = _core.cma_open(side.engine, remote, _checked(welcome, side.epoch))
+            elif name == "cuda_ipc" and welcome.offers.cuda_ipc:
+                given = msgspec.structs.asdict(welcome.offers.cuda_ipc)
+                peer = _core.cuda_ipc_open(side.engine, remote, given)
             elif name == "loopback":
                 peer = _core.loopback_open(side.engine, remote)
             elif connector and welcome.offers.rdma and opened.rdma:

@@ -24,6 +24,8 @@ MOST_REGIONS = 4096 * 4
 # A NIC that cannot register a region at once has several keys for it.
 MOST_KEYS = 1 << 17
 MOST_RAILS = 16
+# Allocations that a cache in GPU memory lies in.
+MOST_PIECES = 16384
 MOST_QUEUE_PAIRS = 64
 MOST_STREAMS = 64
 MOST_VERIFIED_BLOCKS = 8192
@@ -113,6 +115,28 @@ class CmaOffer(Struct, frozen=True, kw_only=True):
     probe_nonce: Annotated[bytes, Meta(min_length=1, max_length=64)]
 
 
+# (bytes, handle of 64 bytes or none, descriptor of the decode process or -1): one allocation.
+CudaPiece = tuple[
+    Annotated[int, Meta(ge=1, le=2**48)],
+    Annotated[bytes, Meta(max_length=64)],
+    Annotated[int, Meta(ge=-1, le=2**31 - 1)],
+]
+# (address in the decode process, what lies there without a gap).
+CudaSegment = tuple[U64, Annotated[list[CudaPiece], Meta(min_length=1, max_length=MOST_PIECES)]]
+
+
+class CudaIpcOffer(Struct, frozen=True, kw_only=True):
+    """The device memory of the decode process, whole allocations, as another process maps them."""
+
+    pid: Pid
+    boot_id: Name
+    pid_namespace: U64
+    segments: Annotated[list[CudaSegment], Meta(min_length=1, max_length=MOST_PIECES)]
+
+    def __repr__(self) -> str:
+        return f"CudaIpcOffer(pid={self.pid}, segments=...)"
+
+
 class RdmaOffer(Struct, frozen=True, kw_only=True):
     """The rails that prefill may choose from, and whether it has to flush after its writes."""
 
@@ -129,6 +153,7 @@ class Offers(Struct, frozen=True, kw_only=True):
 
     tcp: TcpOffer | None = None
     cma: CmaOffer | None = None
+    cuda_ipc: CudaIpcOffer | None = None
     rdma: RdmaOffer | None = None
     loopback: LoopbackOffer | None = None
 

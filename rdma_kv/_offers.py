@@ -25,10 +25,11 @@ def make_offering(side: Side) -> Offering:
     tcp = wire.TcpOffer()
     cma = _offer_cma(side, reasons)
     rdma = _offer_rdma(side, reasons)
+    cuda_ipc = _offer_cuda_ipc(side, reasons)
     loopback = wire.LoopbackOffer()
-    offers = wire.Offers(tcp=tcp, cma=cma, rdma=rdma, loopback=loopback)
+    offers = wire.Offers(tcp=tcp, cma=cma, cuda_ipc=cuda_ipc, rdma=rdma, loopback=loopback)
     if forced != "auto":
-        others = {"tcp", "cma", "rdma", "loopback"} - {forced}
+        others = {"tcp", "cma", "cuda_ipc", "rdma", "loopback"} - {forced}
         reasons |= dict.fromkeys(others, f"decode is set to KVCACHE_TRANSPORT={forced}")
         only = getattr(offers, forced, None)
         offers = wire.Offers(**{forced: only}) if only is not None else wire.Offers()
@@ -43,6 +44,26 @@ def _offer_cma(side: Side, reasons: dict[str, str]) -> wire.CmaOffer | None:
     except RdmaKvError as error:
         reasons["cma"] = f"decode cannot: {error}"
         return None
+
+
+def _offer_cuda_ipc(side: Side, reasons: dict[str, str]) -> wire.CudaIpcOffer | None:
+    exports = side.cuda_exports
+    if exports is None:
+        reasons["cuda_ipc"] = f"decode cannot: {side.no_cuda_ipc}"
+        return None
+    segments = exports.segments
+    pieces = sum(len(pieces) for _, pieces in segments)
+    if pieces > wire.MOST_PIECES:
+        reasons["cuda_ipc"] = (
+            f"decode's cache lies in {pieces} allocations; a message holds {wire.MOST_PIECES}"
+        )
+        return None
+    return wire.CudaIpcOffer(
+        pid=exports.pid,
+        boot_id=exports.boot_id,
+        pid_namespace=exports.pid_namespace,
+        segments=segments,
+    )
 
 
 def _offer_rdma(side: Side, reasons: dict[str, str]) -> wire.RdmaOffer | None:
@@ -88,6 +109,8 @@ def accept_link(
         return _core.tcp_accept(engine, origin, epoch, prefill, request.streams), None
     if request.transport == "cma":
         return _core.cma_accept(engine, origin, epoch, prefill, prefill_pid), None
+    if request.transport == "cuda_ipc":
+        return _core.cuda_ipc_accept(engine, origin, epoch, prefill, prefill_pid), None
     if request.transport == "loopback":
         return _core.loopback_accept(engine, origin, epoch, prefill), None
     if request.transport == "rdma":

@@ -18,6 +18,7 @@ from rdma_kv._arguments import Role
 from rdma_kv._auth import load_keys
 from rdma_kv._config import Config
 from rdma_kv._control import ControlLoop
+from rdma_kv._cuda import open_cuda
 from rdma_kv._listening import Listening
 from rdma_kv._network import boot_id, interface_address
 from rdma_kv._peers import Peers
@@ -61,7 +62,18 @@ class Parts:
                 is_flushed_by_reading=role == "decode" and bool(config.gdrcopy_flush_enable),
             )
             host = wire.Host(boot_id=boot_id(), pid=os.getpid())
-            self.side = Side(engine, config, host, keys, rails, no_rdma, is_rank_declared)
+            exports, no_cuda_ipc = open_cuda(engine, config, is_written_to=role == "decode")
+            self.side = Side(
+                engine,
+                config,
+                host,
+                keys,
+                rails,
+                no_rdma,
+                is_rank_declared,
+                exports,
+                no_cuda_ipc,
+            )
             self._context: zmq.Context[Any] = zmq.Context()
             undo.callback(self._context.term)
             self._loop = ControlLoop(f"rdma_kv {role}")

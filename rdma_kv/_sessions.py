@@ -245,7 +245,7 @@ class Sessions:
             cma = replace(cma, probe_address=probe.address, probe_nonce=probe.nonce)
             offers = replace(offers, cma=cma)
         if hello.host.pid != os.getpid() or hello.host.boot_id != self._side.host.boot_id:
-            offers = wire.Offers(tcp=offers.tcp, cma=offers.cma, rdma=offers.rdma)
+            offers = replace(offers, loopback=None)
             reasons = reasons | {"loopback": "the two sides are not one process"}
         self._send(
             identity,

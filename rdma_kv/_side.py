@@ -14,7 +14,6 @@ TRANSPORTS = ("cuda_ipc", "shm", "cma", "rdma", "tcp")
 
 # Transports that DESIGN names and this version lacks: said aloud rather than passed over.
 NOT_BUILT = {
-    "cuda_ipc": "this version moves no blocks of GPU memory",
     "shm": "this version has no shared-memory segments",
 }
 
@@ -31,6 +30,8 @@ class Side:
     no_rdma: str  # why there is no rail
     # Decode only. False: the engine holds rank 0 of 1, and peers are seen as _ranks.py says.
     is_rank_declared: bool = True
+    cuda_exports: _core.CudaExports | None = None  # decode's memory, for prefill to map
+    no_cuda_ipc: str = ""  # why this side cannot use it
 
     @property
     def epoch(self) -> int:

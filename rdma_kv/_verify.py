@@ -12,6 +12,7 @@ from rdma_kv._errors import PeerLost, TransferError, TransferTimeout
 from rdma_kv._peers import Remote
 from rdma_kv._side import Side
 from rdma_kv._transfer import Transfer
+from rdma_kv._write_call import After
 
 _KINDS = ("key", "value", "key scale", "value scale")
 
@@ -26,6 +27,7 @@ def write_verified(
     tag: int,
     timeout_s: float,
     notify: bool,
+    after: After,
     owner: object,
 ) -> Transfer:
     """Writes without a notice, compares both sides' checksums, then sends the notice alone.
@@ -36,7 +38,9 @@ def write_verified(
         TransferError: A block differs at the peer; says which layer, tensor and blocks.
     """
     deadline = time.monotonic() + timeout_s
-    core = remote.peer.write(local, remote_ids, first_layer, layer_count, tag, timeout_s, False)
+    core = remote.peer.write(
+        local, remote_ids, first_layer, layer_count, tag, timeout_s, False, after
+    )
     core.wait()
     sums = BlockSums.on_prefill(side.engine.layout, remote.connection.geometry)
     kinds = [kind for kind, _, _ in side.geometry.tensors]

@@ -33,6 +33,7 @@ class WriteCall:
         layer_count: int,
         tag: int,
         notify: bool,
+        after: After,
         deadline: float,
         reconnect: Reconnect,
         peer_epoch: int | None,
@@ -41,6 +42,7 @@ class WriteCall:
         self._target = target
         self._what = (local, remote, first_layer, layer_count, tag)
         self._notify = notify
+        self._after = after
         self._deadline = deadline
         self._reconnect = reconnect
         self._peer_epoch = peer_epoch
@@ -60,9 +62,9 @@ class WriteCall:
         is_allowed = self._reconnect is not False
         return self._peers.revive(self._target, self._left_s(), allowed=is_allowed, epoch=epoch)
 
-    def arguments(self) -> tuple[BlockIds, BlockIds, int, int, int, float, bool]:
+    def arguments(self) -> tuple[BlockIds, BlockIds, int, int, int, float, bool, After]:
         """For the core; the deadline counts from the call, reconnecting included."""
-        return (*self._what, self._left_s(), self._notify)
+        return (*self._what, self._left_s(), self._notify, self._after)
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - time.monotonic())
@@ -104,12 +106,45 @@ def check_timeout(timeout_s: float | None, default_s: float) -> float:
     return min(float(timeout_s), _MOST_SECONDS)
 
 
-def wait_for(after: Any) -> None:
-    """Source order: the blocks are host memory, so waiting here is all that is needed."""
+# What a write waits for, for the core: (kind, handle).
+After = tuple[int, int]
+NOTHING: After = (0, 0)
+_EVENT, _STREAM = 1, 2
+
+
+def order_after(after: Any) -> After:
+    """Source order: the handle of a CUDA event or stream, for the core to wait for.
+
+    Something else that can be waited for is waited for here.
+    """
+    if after is None:
+        return NOTHING
+    if isinstance(after, numbers.Integral) and not isinstance(after, bool):
+        return _EVENT, _handle(int(after), after)
+    # torch's names, then those of CUDA's protocol for streams, then CuPy's.
+    if (event := getattr(after, "cuda_event", None)) is not None:
+        return _EVENT, _handle(int(event), after)
+    if (stream := getattr(after, "cuda_stream", None)) is not None:
+        return _STREAM, int(stream)
+    if callable(protocol := getattr(after, "__cuda_stream__", None)):
+        return _STREAM, int(protocol()[1])
+    if isinstance(pointer := getattr(after, "ptr", None), int) and hasattr(after, "record"):
+        is_stream = hasattr(after, "wait_event")
+        return (_STREAM, pointer) if is_stream else (_EVENT, _handle(pointer, after))
     synchronize = getattr(after, "synchronize", None)
     if not callable(synchronize):
         raise ValueError(
-            f"after is a {type(after).__name__}; give something with a synchronize() method, "
-            "such as a torch.cuda.Event"
+            f"after is a {type(after).__name__}; give a torch.cuda.Event, a stream, the handle of "
+            "a CUevent, or something with a synchronize() method"
         )
     synchronize()
+    return NOTHING
+
+
+def _handle(number: int, after: Any) -> int:
+    if 0 < number < 2**64:
+        return number
+    raise ValueError(
+        f"after is {after!r}, whose handle is {number}: the event was not recorded; call its "
+        "record() before the write"
+    )

@@ -12,6 +12,8 @@ void bind_engine(pybind11::module_& m);
 void bind_transfer(pybind11::module_& m);
 void bind_tcp(pybind11::module_& m);
 void bind_cma(pybind11::module_& m);
+void bind_cuda(pybind11::module_& m);
+void bind_cuda_ipc(pybind11::module_& m);
 void bind_loopback(pybind11::module_& m);
 void bind_rdma(pybind11::module_& m);
 

@@ -27,9 +27,9 @@ py::dict cma_offer(const Engine& engine) {
   need_host_memory(engine.layout(), "cma");
   const Offer offer = transport::cma::make_offer();
   py::dict out;
-  out["pid"] = offer.pid;
-  out["boot_id"] = offer.boot_id;
-  out["pid_namespace"] = offer.pid_namespace;
+  out["pid"] = offer.process.pid;
+  out["boot_id"] = offer.process.boot_id;
+  out["pid_namespace"] = offer.process.pid_namespace;
   out["probe_address"] = offer.probe_address;
   out["probe_nonce"] =
       py::bytes(reinterpret_cast<const char*>(offer.probe_nonce.data()), offer.probe_nonce.size());
@@ -38,9 +38,9 @@ py::dict cma_offer(const Engine& engine) {
 
 Offer to_offer(const py::dict& given) {
   Offer offer;
-  offer.pid = given["pid"].cast<pid_t>();
-  offer.boot_id = given["boot_id"].cast<std::string>();
-  offer.pid_namespace = given["pid_namespace"].cast<std::uint64_t>();
+  offer.process.pid = given["pid"].cast<pid_t>();
+  offer.process.boot_id = given["boot_id"].cast<std::string>();
+  offer.process.pid_namespace = given["pid_namespace"].cast<std::uint64_t>();
   offer.probe_address = given["probe_address"].cast<std::uint64_t>();
   const auto bytes = given["probe_nonce"].cast<py::bytes>();
   const std::string_view nonce = bytes;

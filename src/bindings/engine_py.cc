@@ -25,27 +25,34 @@ using transport::RemoteEnd;
 // to stop or to give up (engine/limits.h).
 constexpr double kInterruptedWait = 5.0;
 
+// (kind, handle): kind 0 is nothing, 1 an event, 2 a stream.
+using AfterPair = std::pair<int, std::uint64_t>;
+
 std::shared_ptr<engine::Transfer> write(const PyPeer& self, py::handle src, py::handle dst,
                                         kv::LayerRange layers, engine::Label label,
-                                        double timeout_s, engine::Peer::Then then) {
+                                        double timeout_s, engine::Peer::Then then,
+                                        const AfterPair& pair) {
   const IdList src_ids(src, "local");
   const IdList dst_ids(dst, "remote");
+  const Nanos deadline = deadline_after(timeout_s);
+  cuda::After after{static_cast<cuda::After::Kind>(pair.first), pair.second};
   const GilReleased released;
-  return self.peer->write(src_ids.view(), dst_ids.view(), layers, label, deadline_after(timeout_s),
-                          then);
+  if (!self.peer->orders_on_gpu()) cuda::wait_on_host(std::exchange(after, {}));
+  return self.peer->write(src_ids.view(), dst_ids.view(), layers, label, deadline, then, after);
 }
 
 PyTransfer write_async(const PyPeer& self, py::handle src, py::handle dst,
                        std::uint32_t first_layer, std::uint32_t layer_count, std::uint32_t tag,
-                       double timeout_s, bool notify) {
+                       double timeout_s, bool notify, const AfterPair& after) {
   return {self.engine, write(self, src, dst, {first_layer, layer_count}, {tag, notify}, timeout_s,
-                             engine::Peer::Then::kReturn)};
+                             engine::Peer::Then::kReturn, after)};
 }
 
 void write_wait(const PyPeer& self, py::handle src, py::handle dst, std::uint32_t first_layer,
-                std::uint32_t layer_count, std::uint32_t tag, double timeout_s, bool notify) {
+                std::uint32_t layer_count, std::uint32_t tag, double timeout_s, bool notify,
+                const AfterPair& after) {
   const auto transfer = write(self, src, dst, {first_layer, layer_count}, {tag, notify}, timeout_s,
-                              engine::Peer::Then::kWait);
+                              engine::Peer::Then::kWait, after);
   try {
     wait_with_signals(kNever, [&](Nanos until) { return transfer->wait(until); });
   } catch (...) {  // a signal: nothing of this write may land after the caller has left
@@ -172,9 +179,11 @@ RemoteEnd make_remote_end(const Engine& local, const std::string& name, const st
 void bind_peer(py::module_& m) {
   py::class_<PyPeer>(m, "Peer")
       .def("write", &write_async, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
-           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true)
+           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true,
+           py::arg("after") = AfterPair{})
       .def("write_wait", &write_wait, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
-           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true)
+           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true,
+           py::arg("after") = AfterPair{})
       .def_property_readonly("alive", [](const PyPeer& self) { return self.peer->is_alive(); })
       .def(
           "look",

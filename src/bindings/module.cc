@@ -10,6 +10,8 @@ PYBIND11_MODULE(_core, m) {
   b::bind_engine(m);
   b::bind_tcp(m);
   b::bind_cma(m);
+  b::bind_cuda(m);
+  b::bind_cuda_ipc(m);
   b::bind_loopback(m);
   b::bind_rdma(m);
 }

@@ -20,6 +20,8 @@ using RawModule = struct CUmod_st*;
 using RawFunction = struct CUfunc_st*;
 
 inline constexpr Status kSuccess = 0;
+inline constexpr Status kInvalidValue = 1;         // CUDA_ERROR_INVALID_VALUE
+inline constexpr Status kOutOfMemory = 2;          // CUDA_ERROR_OUT_OF_MEMORY
 inline constexpr Status kNotReady = 600;           // CUDA_ERROR_NOT_READY
 inline constexpr Status kPeerAccessAlready = 704;  // CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED
 

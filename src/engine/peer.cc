@@ -54,6 +54,7 @@ Peer::Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::st
       transport_(link->transport()),
       path_(link->path()),
       most_runs_(link->most_runs()),
+      orders_on_gpu_(link->orders_on_gpu()),
       description_(link->describe()),
       link_(std::move(link)) {}
 
@@ -86,7 +87,7 @@ std::unique_ptr<kv::Plan> Peer::take_plan() {
 }
 
 std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::LayerRange layers,
-                                      Label label, Nanos deadline, Then then) {
+                                      Label label, Nanos deadline, Then then, cuda::After after) {
   auto plan = take_plan();
   plan->assign(*mapping_, src, dst, layers);
   if (plan->runs().size() > most_runs_) {
@@ -110,6 +111,7 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
     complete(*transfer, std::nullopt);
     return transfer;
   }
+  if (after.kind != cuda::After::Kind::kNothing) link_->order(transfer->write_, after);
   transfer->write_.id = next_id_++;
   transfer->write_.cursor = kv::Cursor(*transfer->plan_, *mapping_);
   queued_.push_back(transfer);
@@ -134,7 +136,7 @@ bool Peer::drive(Transfer& transfer, Nanos deadline) noexcept {
     const Nanos at = now();
     if (at >= next_deadline_) check_deadlines(at);
     if (transfer.is_done() || at >= deadline) break;
-    if (moved) spin_end = at + kSpin;
+    if (moved) spin_end = at + kSpin + (link_ ? link_->patience() : 0);
     if (at >= spin_end) break;
     lock.unlock();
     give_way();
@@ -308,7 +310,8 @@ void Peer::stop(std::shared_ptr<Transfer> transfer, Error cause, Nanos at) noexc
   const auto found = std::find(queued_.begin(), queued_.end(), transfer);
   if (found != queued_.end()) {
     queued_.erase(found);
-    if (!was_posted) {  // the link never saw it
+    if (!was_posted) {  // nothing of it is under way
+      if (link_) link_->forget(transfer->write_);
       complete(*transfer, std::move(cause));
       return;
     }

@@ -55,9 +55,12 @@ class Peer : public std::enable_shared_from_this<Peer> {
     kReturn,  // the reactor moves what is left
     kWait,    // the caller waits for it at once, and drives
   };
+  // `after`: what the copy waits for, on the GPU; only where orders_on_gpu().
   // Throws Error(kValue) for bad ids (nothing moved) and Error(kPeerLost) when the link is down.
   std::shared_ptr<Transfer> write(kv::BlockIds src, kv::BlockIds dst, kv::LayerRange layers,
-                                  Label label, Nanos deadline, Then then = Then::kReturn);
+                                  Label label, Nanos deadline, Then then = Then::kReturn,
+                                  cuda::After after = {});
+  bool orders_on_gpu() const noexcept { return orders_on_gpu_; }
 
   bool is_alive() const noexcept { return is_alive_.load(std::memory_order_acquire); }
   std::optional<Error> failure() const;  // why it is not alive
@@ -135,6 +138,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   const char* const transport_;
   const std::string path_;  // for messages
   const std::size_t most_runs_;
+  const bool orders_on_gpu_;
   const std::string description_;
   std::atomic<bool> is_alive_{true};
 

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "cuda/after.h"
 #include "kv/plan.h"
 
 namespace rdma_kv::transport {
@@ -21,7 +22,7 @@ struct Write {
   void* owner = nullptr;           // the engine's
   bool is_abandoned = false;       // set by the link, see abandon()
   std::uint64_t outstanding = 0;   // for the link's own use: completions it still expects
-  std::uint64_t state = 0;         // for the link's own use; 0 before the first post()
+  std::uint64_t state = 0;         // for the link's own use; 0 before the first order() or post()
 };
 
 // How far post() came. Never an error by itself: a link that broke says so in failure().
@@ -65,6 +66,14 @@ class Link {
  public:
   virtual ~Link() = default;
 
+  // Whether order() can make a write wait on the GPU, with no thread waiting for it.
+  virtual bool orders_on_gpu() const noexcept { return false; }
+  // Before the first post(): the write reads its source when what `after` stands for now is over.
+  // Throws Error(kValue, kTransfer); the write may then be dropped.
+  virtual void order(Write&, cuda::After) {}
+  // A write that was ordered will not be posted after all.
+  virtual void forget(Write&) noexcept {}
+
   // Starts or resumes a write. Writes are posted one after the other: the engine does not start
   // another before the last one answered kPosted. Several posted writes may be under way.
   [[nodiscard]] virtual Post post(Write& write) noexcept = 0;
@@ -75,6 +84,10 @@ class Link {
   // Whether post() moves the bytes itself, on the calling thread, instead of handing them to a NIC
   // or a socket: then who asks for an asynchronous write must not be the one that posts it.
   virtual bool copies_in_post() const noexcept { return false; }
+
+  // How long a caller that waits should look on, beyond the engine's own measure, before it sleeps:
+  // for writes under way whose end is near.
+  virtual Nanos patience() const noexcept { return 0; }
 
   // Collects finished writes, in any order, and takes note of a break. Returns how many.
   [[nodiscard]] virtual std::size_t poll(Completion* out, std::size_t most) noexcept = 0;

@@ -12,7 +12,7 @@
 
 #include "transport/cma/batch.h"
 #include "transport/cma/limits.h"
-#include "transport/cma/ptracer.h"
+#include "transport/process/ptracer.h"
 #include "transport/stream/side_stream.h"
 
 namespace rdma_kv::transport::cma {
@@ -21,7 +21,7 @@ namespace {
 class CmaLink final : public Link {
  public:
   CmaLink(const RemoteEnd& remote, const Offer& offer)
-      : pid_(offer.pid),
+      : pid_(offer.process.pid),
         process_(check(offer)),
         epoll_(::epoll_create1(EPOLL_CLOEXEC)),
         side_(remote) {
@@ -195,9 +195,9 @@ std::unique_ptr<Link> open(const RemoteEnd& remote, const Offer& offer) {
 
 std::unique_ptr<stream::StreamInbound> make_inbound(Reactor& reactor, NoticeSink& sink,
                                                     Origin origin, pid_t prefill) {
-  auto end_path = [grant = grant_ptrace(prefill)]() mutable { grant.reset(); };
+  auto end_path = [grant = process::grant_ptrace(prefill)]() mutable { grant.reset(); };
   return stream::make_side_inbound(reactor, sink, std::move(origin), "cma", std::move(end_path),
-                                   stream::Stops::kAtTheSender, open_process(prefill));
+                                   stream::Stops::kAtTheSender, process::open_process(prefill));
 }
 
 }  // namespace rdma_kv::transport::cma

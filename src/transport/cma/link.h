@@ -16,7 +16,7 @@ namespace rdma_kv::transport::cma {
 std::unique_ptr<Link> open(const RemoteEnd& remote, const Offer& offer);
 
 // The decode side, for Acceptor::expect() with one stream. `prefill` is the peer's pid in this
-// process's pid namespace, 0 when not known; see ptracer.h.
+// process's pid namespace, 0 when not known; see transport/process/ptracer.h.
 std::unique_ptr<stream::StreamInbound> make_inbound(Reactor& reactor, NoticeSink& sink,
                                                     Origin origin, pid_t prefill);
 

@@ -1,4 +1,4 @@
-#include "transport/cma/ptracer.h"
+#include "transport/process/ptracer.h"
 
 #include <sys/prctl.h>
 
@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 
-namespace rdma_kv::transport::cma {
+namespace rdma_kv::transport::process {
 namespace {
 
 std::mutex g_mutex;
@@ -54,4 +54,4 @@ std::shared_ptr<PtracerGrant> grant_ptrace(pid_t pid) {
   return grant;
 }
 
-}  // namespace rdma_kv::transport::cma
+}  // namespace rdma_kv::transport::process

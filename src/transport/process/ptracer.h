@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-namespace rdma_kv::transport::cma {
+namespace rdma_kv::transport::process {
 
 // With kernel.yama.ptrace_scope=1 a process may touch another's memory only when it is its ancestor
 // or was named by it with prctl(PR_SET_PTRACER). Naming PR_SET_PTRACER_ANY would lift that
@@ -25,4 +25,4 @@ std::shared_ptr<PtracerGrant> grant_ptrace(pid_t pid);
 // "0", "1", "2", "3", or "not there".
 std::string ptrace_scope_text();
 
-}  // namespace rdma_kv::transport::cma
+}  // namespace rdma_kv::transport::process
