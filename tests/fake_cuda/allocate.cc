@@ -44,7 +44,7 @@ Status attribute_of(void* out, int attribute, DevicePointer first, const Range& 
     case kPointerMappingBytes:
       return give(out, range.bytes);
     default:
-      return kInvalidValue;
+      return kCuInvalidValue;
   }
 }
 
@@ -56,14 +56,14 @@ using namespace fake;
 EXPORTED Status cuMemAlloc_v2(DevicePointer* out, std::size_t bytes) {
   ENTER("cuMemAlloc_v2");
   const std::lock_guard lock(world());
-  if (out == nullptr || bytes == 0) return kInvalidValue;
+  if (out == nullptr || bytes == 0) return kCuInvalidValue;
   const RawContext context = current_context();
-  if (!is_alive(context)) return kInvalidContext;
+  if (!is_alive(context)) return kCuInvalidContext;
   const std::size_t mapped = round_up(bytes, kPage);
-  if (mapped < bytes || used_bytes(context->device) + mapped > kDeviceBytes) return kOutOfMemory;
+  if (mapped < bytes || used_bytes(context->device) + mapped > kDeviceBytes) return kCuOutOfMemory;
   const auto file = File::make(context->device, mapped);
   const DevicePointer address = file != nullptr ? take_addresses(mapped) : 0;
-  if (address == 0 || !map_file(address, mapped, *file, true)) return kOutOfMemory;
+  if (address == 0 || !map_file(address, mapped, *file, true)) return kCuOutOfMemory;
   ranges()[address] = {.bytes = bytes, .device = context->device, .context = context, .file = file};
   *out = address;
   return kSuccess;
@@ -77,14 +77,14 @@ EXPORTED Status cuMemFree_v2(DevicePointer address) {
   {
     const std::lock_guard lock(world());
     const auto found = ranges().find(address);
-    if (found == ranges().end() || found->second.kind != Kind::kDevice) return kInvalidValue;
-    if (!is_alive(current_context())) return kInvalidContext;
+    if (found == ranges().end() || found->second.kind != Kind::kDevice) return kCuInvalidValue;
+    if (!is_alive(current_context())) return kCuInvalidContext;
     context = found->second.context;
   }
   wait_for_all(context);
   const std::lock_guard lock(world());
   const auto found = ranges().find(address);
-  if (found == ranges().end()) return kInvalidValue;
+  if (found == ranges().end()) return kCuInvalidValue;
   unmap(address, round_up(found->second.bytes, kPage));
   ranges().erase(found);
   return kSuccess;
@@ -93,7 +93,7 @@ EXPORTED Status cuMemFree_v2(DevicePointer address) {
 EXPORTED Status cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
   ENTER("cuMemGetInfo_v2");
   const std::lock_guard lock(world());
-  if (!is_alive(current_context())) return kInvalidContext;
+  if (!is_alive(current_context())) return kCuInvalidContext;
   *total = kDeviceBytes;
   *free = kDeviceBytes - used_bytes(current_context()->device);
   return kSuccess;
@@ -102,15 +102,15 @@ EXPORTED Status cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
 EXPORTED Status cuMemHostAlloc(void** out, std::size_t bytes, unsigned flags) {
   ENTER("cuMemHostAlloc");
   const std::lock_guard lock(world());
-  if (out == nullptr || bytes == 0 || flags > 7) return kInvalidValue;
+  if (out == nullptr || bytes == 0 || flags > 7) return kCuInvalidValue;
   const RawContext context = current_context();
-  if (!is_alive(context)) return kInvalidContext;
+  if (!is_alive(context)) return kCuInvalidContext;
   const std::size_t mapped = round_up(bytes, kPage);
   const DevicePointer address = take_addresses(mapped, kPage);
   void* const at = reinterpret_cast<void*>(address);
   if (address == 0 || ::mmap(at, mapped, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != at) {
-    return kOutOfMemory;
+    return kCuOutOfMemory;
   }
   ranges()[address] = {
       .kind = Kind::kHost, .bytes = bytes, .device = context->device, .context = context};
@@ -125,13 +125,13 @@ EXPORTED Status cuMemFreeHost(void* memory) {
   {
     const std::lock_guard lock(world());
     const auto found = ranges().find(address);
-    if (found == ranges().end() || found->second.kind != Kind::kHost) return kInvalidValue;
+    if (found == ranges().end() || found->second.kind != Kind::kHost) return kCuInvalidValue;
     context = found->second.context;
   }
   wait_for_all(context);
   const std::lock_guard lock(world());
   const auto found = ranges().find(address);
-  if (found == ranges().end()) return kInvalidValue;
+  if (found == ranges().end()) return kCuInvalidValue;
   unmap(address, round_up(found->second.bytes, kPage));
   ranges().erase(found);
   return kSuccess;
@@ -142,8 +142,8 @@ EXPORTED Status cuMemHostGetDevicePointer_v2(DevicePointer* out, void* memory, u
   const std::lock_guard lock(world());
   const auto address = reinterpret_cast<DevicePointer>(memory);
   const auto found = range_at(address);
-  if (out == nullptr || flags != 0) return kInvalidValue;
-  if (found == ranges().end() || found->second.kind != Kind::kHost) return kInvalidValue;
+  if (out == nullptr || flags != 0) return kCuInvalidValue;
+  if (found == ranges().end() || found->second.kind != Kind::kHost) return kCuInvalidValue;
   *out = address;
   return kSuccess;
 }
@@ -152,9 +152,9 @@ EXPORTED Status cuMemGetAddressRange_v2(DevicePointer* first, std::size_t* bytes
                                         DevicePointer address) {
   ENTER("cuMemGetAddressRange_v2");
   const std::lock_guard lock(world());
-  if (!is_alive(current_context())) return kInvalidContext;
+  if (!is_alive(current_context())) return kCuInvalidContext;
   const auto found = range_at(address);
-  if (found == ranges().end()) return kNotFound;
+  if (found == ranges().end()) return kCuNotFound;
   if (first != nullptr) *first = found->first;
   if (bytes != nullptr) *bytes = found->second.bytes;
   return kSuccess;
@@ -164,6 +164,6 @@ EXPORTED Status cuPointerGetAttribute(void* out, int attribute, DevicePointer ad
   ENTER("cuPointerGetAttribute");
   const std::lock_guard lock(world());
   const auto found = range_at(address);
-  if (out == nullptr || found == ranges().end()) return kInvalidValue;
+  if (out == nullptr || found == ranges().end()) return kCuInvalidValue;
   return attribute_of(out, attribute, found->first, found->second);
 }

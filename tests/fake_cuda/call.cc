@@ -78,8 +78,8 @@ void set_initialized() {
 }
 
 Status enter(const char* function) {
-  if (!is_initialized) return kNotInitialized;
-  if (is_inside_host_function) return kNotPermitted;
+  if (!is_initialized) return kCuNotInitialized;
+  if (is_inside_host_function) return kCuNotPermitted;
   return planned_failure(function);
 }
 

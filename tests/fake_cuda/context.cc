@@ -48,8 +48,8 @@ using namespace fake;
 EXPORTED Status cuDevicePrimaryCtxRetain(RawContext* out, DeviceNumber device) {
   ENTER("cuDevicePrimaryCtxRetain");
   const std::lock_guard lock(world());
-  if (out == nullptr) return kInvalidValue;
-  if (device < 0 || device >= device_count()) return kInvalidDevice;
+  if (out == nullptr) return kCuInvalidValue;
+  if (device < 0 || device >= device_count()) return kCuInvalidDevice;
   *out = context_of(device);
   ++(*out)->holders;
   return kSuccess;
@@ -61,9 +61,9 @@ EXPORTED Status cuDevicePrimaryCtxRelease_v2(DeviceNumber device) {
   RawContext context = nullptr;
   {
     const std::lock_guard lock(world());
-    if (device < 0 || device >= device_count()) return kInvalidDevice;
+    if (device < 0 || device >= device_count()) return kCuInvalidDevice;
     context = context_of(device);
-    if (context->holders == 0) return kInvalidContext;
+    if (context->holders == 0) return kCuInvalidContext;
     if (context->holders > 1) {
       --context->holders;
       return kSuccess;
@@ -81,14 +81,14 @@ EXPORTED Status cuDevicePrimaryCtxRelease_v2(DeviceNumber device) {
 EXPORTED Status cuCtxPushCurrent_v2(RawContext context) {
   ENTER("cuCtxPushCurrent_v2");
   const std::lock_guard lock(world());
-  if (!is_alive(context)) return kInvalidContext;
+  if (!is_alive(context)) return kCuInvalidContext;
   stack.push_back(context);
   return kSuccess;
 }
 
 EXPORTED Status cuCtxPopCurrent_v2(RawContext* out) {
   ENTER("cuCtxPopCurrent_v2");
-  if (stack.empty()) return kInvalidContext;
+  if (stack.empty()) return kCuInvalidContext;
   if (out != nullptr) *out = stack.back();
   stack.pop_back();
   return kSuccess;
@@ -96,7 +96,7 @@ EXPORTED Status cuCtxPopCurrent_v2(RawContext* out) {
 
 EXPORTED Status cuCtxGetCurrent(RawContext* out) {
   ENTER("cuCtxGetCurrent");
-  if (out == nullptr) return kInvalidValue;
+  if (out == nullptr) return kCuInvalidValue;
   *out = current_context();
   return kSuccess;
 }
@@ -105,7 +105,7 @@ EXPORTED Status cuCtxGetCurrent(RawContext* out) {
 EXPORTED Status cuCtxSetCurrent(RawContext context) {
   ENTER("cuCtxSetCurrent");
   const std::lock_guard lock(world());
-  if (context != nullptr && !is_alive(context)) return kInvalidContext;
+  if (context != nullptr && !is_alive(context)) return kCuInvalidContext;
   if (!stack.empty()) stack.pop_back();
   if (context != nullptr) stack.push_back(context);
   return kSuccess;
@@ -114,8 +114,8 @@ EXPORTED Status cuCtxSetCurrent(RawContext context) {
 EXPORTED Status cuCtxGetDevice(DeviceNumber* out) {
   ENTER("cuCtxGetDevice");
   const std::lock_guard lock(world());
-  if (out == nullptr) return kInvalidValue;
-  if (!is_alive(current_context())) return kInvalidContext;
+  if (out == nullptr) return kCuInvalidValue;
+  if (!is_alive(current_context())) return kCuInvalidContext;
   *out = current_context()->device;
   return kSuccess;
 }
@@ -123,8 +123,8 @@ EXPORTED Status cuCtxGetDevice(DeviceNumber* out) {
 EXPORTED Status cuCtxEnablePeerAccess(RawContext peer, unsigned flags) {
   ENTER("cuCtxEnablePeerAccess");
   const std::lock_guard lock(world());
-  if (flags != 0) return kInvalidValue;
-  if (!is_alive(current_context()) || !is_alive(peer)) return kInvalidContext;
-  if (peer == current_context()) return kInvalidDevice;
+  if (flags != 0) return kCuInvalidValue;
+  if (!is_alive(current_context()) || !is_alive(peer)) return kCuInvalidContext;
+  if (peer == current_context()) return kCuInvalidDevice;
   return current_context()->peers.insert(peer).second ? kSuccess : kPeerAccessAlready;
 }

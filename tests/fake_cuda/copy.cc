@@ -30,7 +30,7 @@ EXPORTED Status cuMemcpyDtoDAsync_v2(DevicePointer to, DevicePointer from, std::
                                      RawStream stream) {
   ENTER("cuMemcpyDtoDAsync_v2");
   const std::lock_guard lock(world());
-  if (!is_known(to, bytes) || !is_known(from, bytes)) return kInvalidValue;
+  if (!is_known(to, bytes) || !is_known(from, bytes)) return kCuInvalidValue;
   return submit_here(stream, [=] { std::memmove(pointer(to), pointer(from), bytes); });
 }
 
@@ -39,7 +39,7 @@ EXPORTED Status cuMemcpyHtoDAsync_v2(DevicePointer to, const void* from, std::si
                                      RawStream stream) {
   ENTER("cuMemcpyHtoDAsync_v2");
   const std::lock_guard lock(world());
-  if (!is_known(to, bytes)) return kInvalidValue;
+  if (!is_known(to, bytes)) return kCuInvalidValue;
   if (is_known(address(from), bytes)) {
     return submit_here(stream, [=] { std::memcpy(pointer(to), from, bytes); });
   }
@@ -56,7 +56,7 @@ EXPORTED Status cuMemcpyDtoHAsync_v2(void* to, DevicePointer from, std::size_t b
   CUstream_st::Ticket ticket = 0;
   {
     const std::lock_guard lock(world());
-    if (!is_known(from, bytes)) return kInvalidValue;
+    if (!is_known(from, bytes)) return kCuInvalidValue;
     const auto copy = [=] { std::memcpy(to, pointer(from), bytes); };
     if (const Status status = submit_here(stream, copy, &used)) return status;
     if (is_known(address(to), bytes)) return kSuccess;
@@ -82,6 +82,6 @@ EXPORTED Status cuMemsetD8Async(DevicePointer to, unsigned char value, std::size
                                 RawStream stream) {
   ENTER("cuMemsetD8Async");
   const std::lock_guard lock(world());
-  if (!is_known(to, bytes)) return kInvalidValue;
+  if (!is_known(to, bytes)) return kCuInvalidValue;
   return submit_here(stream, [=] { std::memset(pointer(to), value, bytes); });
 }

@@ -19,27 +19,27 @@ struct Words {
 
 constexpr Words kWords[] = {
     {kSuccess, "CUDA_SUCCESS", "no error"},
-    {kInvalidValue, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
-    {kOutOfMemory, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
-    {kNotInitialized, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
-    {kNoDevice, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
-    {kInvalidDevice, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
-    {kInvalidImage, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
-    {kInvalidContext, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
-    {kMapFailed, "CUDA_ERROR_MAP_FAILED", "mapping of buffer object failed"},
-    {kInvalidHandle, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
-    {kNotFound, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {kCuInvalidValue, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
+    {kCuOutOfMemory, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
+    {kCuNotInitialized, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
+    {kCuNoDevice, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
+    {kCuInvalidDevice, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
+    {kCuInvalidImage, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
+    {kCuInvalidContext, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {kCuMapFailed, "CUDA_ERROR_MAP_FAILED", "mapping of buffer object failed"},
+    {kCuInvalidHandle, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
+    {kCuNotFound, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
     {kNotReady, "CUDA_ERROR_NOT_READY", "device not ready"},
     {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
-    {kOutOfResources, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
+    {kCuOutOfResources, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES",
      "too many resources requested for launch"},
     {kPeerAccessAlready, "CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED",
      "peer access is already enabled"},
     {705, "CUDA_ERROR_PEER_ACCESS_NOT_ENABLED", "peer access has not been enabled"},
-    {kContextIsDestroyed, "CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"},
+    {kCuContextIsDestroyed, "CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"},
     {719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
-    {kNotPermitted, "CUDA_ERROR_NOT_PERMITTED", "operation not permitted"},
-    {kNotSupported, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
+    {kCuNotPermitted, "CUDA_ERROR_NOT_PERMITTED", "operation not permitted"},
+    {kCuNotSupported, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
     {999, "CUDA_ERROR_UNKNOWN", "unknown error"},
 };
 
@@ -90,14 +90,14 @@ int device_count() {
 using namespace fake;
 
 EXPORTED Status cuInit(unsigned flags) {
-  if (flags != 0) return kInvalidValue;
-  if (device_count() == 0) return kNoDevice;
+  if (flags != 0) return kCuInvalidValue;
+  if (device_count() == 0) return kCuNoDevice;
   set_initialized();
   return enter("cuInit");
 }
 
 EXPORTED Status cuDriverGetVersion(int* out) {
-  if (out == nullptr) return kInvalidValue;
+  if (out == nullptr) return kCuInvalidValue;
   *out = 13000;
   return kSuccess;
 }
@@ -105,13 +105,13 @@ EXPORTED Status cuDriverGetVersion(int* out) {
 EXPORTED Status cuGetErrorName(Status status, const char** out) {
   const Words* const words = words_of(status);
   *out = words != nullptr ? words->name : nullptr;
-  return words != nullptr ? kSuccess : kInvalidValue;
+  return words != nullptr ? kSuccess : kCuInvalidValue;
 }
 
 EXPORTED Status cuGetErrorString(Status status, const char** out) {
   const Words* const words = words_of(status);
   *out = words != nullptr ? words->text : nullptr;
-  return words != nullptr ? kSuccess : kInvalidValue;
+  return words != nullptr ? kSuccess : kCuInvalidValue;
 }
 
 EXPORTED Status cuDeviceGetCount(int* out) {
@@ -122,28 +122,28 @@ EXPORTED Status cuDeviceGetCount(int* out) {
 
 EXPORTED Status cuDeviceGet(DeviceNumber* out, int ordinal) {
   ENTER("cuDeviceGet");
-  if (!is_device(ordinal)) return kInvalidDevice;
+  if (!is_device(ordinal)) return kCuInvalidDevice;
   *out = ordinal;
   return kSuccess;
 }
 
 EXPORTED Status cuDeviceGetName(char* out, int size, DeviceNumber device) {
   ENTER("cuDeviceGetName");
-  if (!is_device(device)) return kInvalidDevice;
+  if (!is_device(device)) return kCuInvalidDevice;
   std::snprintf(out, static_cast<std::size_t>(size), "FAKE GPU in host memory");
   return kSuccess;
 }
 
 EXPORTED Status cuDeviceGetAttribute(int* out, int attribute, DeviceNumber device) {
   ENTER("cuDeviceGetAttribute");
-  if (!is_device(device)) return kInvalidDevice;
+  if (!is_device(device)) return kCuInvalidDevice;
   *out = attribute_of(attribute);
   return kSuccess;
 }
 
 EXPORTED Status cuDeviceGetUuid_v2(Uuid* out, DeviceNumber device) {
   ENTER("cuDeviceGetUuid_v2");
-  if (!is_device(device)) return kInvalidDevice;
+  if (!is_device(device)) return kCuInvalidDevice;
   std::memcpy(out->bytes, "FAKE-GPU-NUMBER", 16);
   out->bytes[15] = static_cast<char>(device);
   return kSuccess;
@@ -151,7 +151,7 @@ EXPORTED Status cuDeviceGetUuid_v2(Uuid* out, DeviceNumber device) {
 
 EXPORTED Status cuDeviceGetPCIBusId(char* out, int size, DeviceNumber device) {
   ENTER("cuDeviceGetPCIBusId");
-  if (!is_device(device)) return kInvalidDevice;
+  if (!is_device(device)) return kCuInvalidDevice;
   std::snprintf(out, static_cast<std::size_t>(size), "FAFA:%02X:00.0", device);
   return kSuccess;
 }
@@ -159,15 +159,15 @@ EXPORTED Status cuDeviceGetPCIBusId(char* out, int size, DeviceNumber device) {
 // RDMA_KV_FAKE_PEERS=0: as between GPUs that have no way to each other.
 EXPORTED Status cuDeviceCanAccessPeer(int* out, DeviceNumber device, DeviceNumber peer) {
   ENTER("cuDeviceCanAccessPeer");
-  if (!is_device(device) || !is_device(peer)) return kInvalidDevice;
+  if (!is_device(device) || !is_device(peer)) return kCuInvalidDevice;
   *out = device != peer && number_from_environment("RDMA_KV_FAKE_PEERS", 1) != 0;
   return kSuccess;
 }
 
 EXPORTED Status cuFlushGPUDirectRDMAWrites(int target, int scope) {
   ENTER("cuFlushGPUDirectRDMAWrites");
-  if (target != kFlushTargetCurrentContext) return kInvalidValue;
-  if (scope != kFlushToOwner && scope != kFlushToAllDevices) return kInvalidValue;
+  if (target != kFlushTargetCurrentContext) return kCuInvalidValue;
+  if (scope != kFlushToOwner && scope != kFlushToAllDevices) return kCuInvalidValue;
   const std::lock_guard lock(world());
-  return is_alive(current_context()) ? kSuccess : kInvalidContext;
+  return is_alive(current_context()) ? kSuccess : kCuInvalidContext;
 }

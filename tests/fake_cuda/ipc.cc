@@ -44,7 +44,7 @@ EXPORTED Status cuIpcGetMemHandle(IpcHandle* out, DevicePointer address) {
   const std::lock_guard lock(world());
   const auto found = ranges().find(address);
   if (out == nullptr || found == ranges().end() || found->second.kind != Kind::kDevice) {
-    return kInvalidValue;
+    return kCuInvalidValue;
   }
   Contents contents{};
   std::memcpy(contents.magic, kMagic, sizeof kMagic);
@@ -63,10 +63,10 @@ EXPORTED Status cuIpcOpenMemHandle_v2(DevicePointer* out, IpcHandle handle, unsi
   const std::lock_guard lock(world());
   Contents contents{};
   std::memcpy(&contents, &handle, sizeof contents);
-  if (out == nullptr || flags != kIpcLazyPeerAccess) return kInvalidValue;
-  if (std::memcmp(contents.magic, kMagic, sizeof kMagic) != 0) return kInvalidValue;
+  if (out == nullptr || flags != kIpcLazyPeerAccess) return kCuInvalidValue;
+  if (std::memcmp(contents.magic, kMagic, sizeof kMagic) != 0) return kCuInvalidValue;
   const RawContext context = current_context();
-  if (!is_alive(context) || contents.pid == ::getpid()) return kInvalidContext;
+  if (!is_alive(context) || contents.pid == ::getpid()) return kCuInvalidContext;
   for (auto& [address, range] : ranges()) {
     if (range.kind != Kind::kImported || range.file->identity() != contents.identity) continue;
     if (range.context != context) continue;
@@ -75,13 +75,13 @@ EXPORTED Status cuIpcOpenMemHandle_v2(DevicePointer* out, IpcHandle handle, unsi
     return kSuccess;
   }
   const auto file = open_file(contents);
-  if (file == nullptr) return kMapFailed;  // freed, or its process is gone
+  if (file == nullptr) return kCuMapFailed;  // freed, or its process is gone
   const DeviceNumber device = file->device();
   const bool is_reachable =
       device == context->device || number_from_environment("RDMA_KV_FAKE_PEERS", 1) != 0;
   if (device >= device_count() || !is_reachable) return 217;  // PEER_ACCESS_UNSUPPORTED
   const DevicePointer address = take_addresses(file->bytes());
-  if (address == 0 || !map_file(address, file->bytes(), *file, true)) return kMapFailed;
+  if (address == 0 || !map_file(address, file->bytes(), *file, true)) return kCuMapFailed;
   ranges()[address] = {.kind = Kind::kImported,
                        .bytes = contents.bytes,
                        .device = device,
@@ -97,13 +97,13 @@ EXPORTED Status cuIpcCloseMemHandle(DevicePointer address) {
   {
     const std::lock_guard lock(world());
     const auto found = ranges().find(address);
-    if (found == ranges().end() || found->second.kind != Kind::kImported) return kInvalidValue;
+    if (found == ranges().end() || found->second.kind != Kind::kImported) return kCuInvalidValue;
     context = found->second.context;
   }
   wait_for_all(context);
   const std::lock_guard lock(world());
   const auto found = ranges().find(address);
-  if (found == ranges().end()) return kInvalidValue;
+  if (found == ranges().end()) return kCuInvalidValue;
   if (--found->second.holders > 0) return kSuccess;
   unmap(address, found->second.file->bytes());
   ranges().erase(found);
@@ -115,14 +115,14 @@ EXPORTED Status cuMemGetHandleForAddressRange(void* out, DevicePointer address, 
                                               int type, unsigned long long) {
   ENTER("cuMemGetHandleForAddressRange");
   const std::lock_guard lock(world());
-  if (out == nullptr || type != kRangeHandleDmaBufFd) return kInvalidValue;
-  if (number_from_environment("RDMA_KV_FAKE_DMABUF", 0) == 0) return kNotSupported;
-  if (address % kPage != 0 || bytes % kPage != 0 || bytes == 0) return kInvalidValue;
+  if (out == nullptr || type != kRangeHandleDmaBufFd) return kCuInvalidValue;
+  if (number_from_environment("RDMA_KV_FAKE_DMABUF", 0) == 0) return kCuNotSupported;
+  if (address % kPage != 0 || bytes % kPage != 0 || bytes == 0) return kCuInvalidValue;
   const auto found = range_at(address);
-  if (found == ranges().end() || found->second.file == nullptr) return kInvalidValue;
-  if (address + bytes > found->first + round_up(found->second.bytes, kPage)) return kInvalidValue;
+  if (found == ranges().end() || found->second.file == nullptr) return kCuInvalidValue;
+  if (address + bytes > found->first + round_up(found->second.bytes, kPage)) return kCuInvalidValue;
   const int copy = ::fcntl(found->second.file->descriptor(), F_DUPFD_CLOEXEC, 0);
-  if (copy < 0) return kOutOfMemory;
+  if (copy < 0) return kCuOutOfMemory;
   *static_cast<int*>(out) = copy;
   return kSuccess;
 }

@@ -132,12 +132,12 @@ using namespace fake;
 EXPORTED Status cuModuleLoadData(RawModule* out, const void* image) {
   ENTER("cuModuleLoadData");
   const std::lock_guard lock(world());
-  if (out == nullptr || image == nullptr) return kInvalidValue;
-  if (!is_alive(current_context())) return kInvalidContext;
+  if (out == nullptr || image == nullptr) return kCuInvalidValue;
+  if (!is_alive(current_context())) return kCuInvalidContext;
   auto made = std::make_unique<CUmod_st>();
   made->context = current_context();
   if (!is_binary(image)) made->text = static_cast<const char*>(image);
-  if (!is_binary(image) && !is_text(made->text)) return kInvalidImage;
+  if (!is_binary(image) && !is_text(made->text)) return kCuInvalidImage;
   *out = made.get();
   modules()[*out] = std::move(made);
   return kSuccess;
@@ -148,23 +148,23 @@ EXPORTED Status cuModuleUnload(RawModule module) {
   RawContext context = nullptr;
   {
     const std::lock_guard lock(world());
-    if (!modules().contains(module)) return kInvalidHandle;
+    if (!modules().contains(module)) return kCuInvalidHandle;
     context = module->context;
   }
   wait_for_all(context);
   const std::lock_guard lock(world());
   std::erase_if(functions(), [&](const auto& entry) { return entry.second->module == module; });
-  return modules().erase(module) == 1 ? kSuccess : kInvalidHandle;
+  return modules().erase(module) == 1 ? kSuccess : kCuInvalidHandle;
 }
 
 EXPORTED Status cuModuleGetFunction(RawFunction* out, RawModule module, const char* name) {
   ENTER("cuModuleGetFunction");
   const std::lock_guard lock(world());
-  if (out == nullptr || name == nullptr) return kInvalidValue;
-  if (!modules().contains(module)) return kInvalidHandle;
+  if (out == nullptr || name == nullptr) return kCuInvalidValue;
+  if (!modules().contains(module)) return kCuInvalidHandle;
   const auto kernel = kernels().find(name);
-  if (kernel == kernels().end()) return kNotFound;
-  if (!module->text.empty() && module->text.find(name) == std::string::npos) return kNotFound;
+  if (kernel == kernels().end()) return kCuNotFound;
+  if (!module->text.empty() && module->text.find(name) == std::string::npos) return kCuNotFound;
   auto made = std::make_unique<CUfunc_st>(CUfunc_st{module, kernel->second});
   *out = made.get();
   functions()[*out] = std::move(made);
@@ -177,13 +177,13 @@ EXPORTED Status cuLaunchKernel(RawFunction function, unsigned grid_x, unsigned g
                                void** extra) {
   ENTER("cuLaunchKernel");
   const std::lock_guard lock(world());
-  if (!functions().contains(function)) return kInvalidHandle;
-  if (grid_x == 0 || grid_y != 1 || grid_z != 1) return kInvalidValue;
-  if (block_x == 0 || block_x % 32 != 0 || block_y != 1 || block_z != 1) return kInvalidValue;
-  if (parameters == nullptr || extra != nullptr) return kInvalidValue;
-  if (block_x > 512) return kOutOfResources;  // the launch bounds of the copy kernel
+  if (!functions().contains(function)) return kCuInvalidHandle;
+  if (grid_x == 0 || grid_y != 1 || grid_z != 1) return kCuInvalidValue;
+  if (block_x == 0 || block_x % 32 != 0 || block_y != 1 || block_z != 1) return kCuInvalidValue;
+  if (parameters == nullptr || extra != nullptr) return kCuInvalidValue;
+  if (block_x > 512) return kCuOutOfResources;  // the launch bounds of the copy kernel
   const RawContext context = current_context();
-  if (!is_alive(context) || function->module->context != context) return kInvalidContext;
+  if (!is_alive(context) || function->module->context != context) return kCuInvalidContext;
   const auto work = function->kernel({context, grid_x, block_x, parameters});
   return submit_here(stream, [work] {
     // Read at every launch, so that a test can change it.

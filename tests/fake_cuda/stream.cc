@@ -139,10 +139,10 @@ Ticket submit(const Stream& stream, std::function<void()> work) {
 }
 
 Status submit_here(RawStream handle, std::function<void()> work, Stream* taken) {
-  if (!is_alive(current_context())) return kInvalidContext;
+  if (!is_alive(current_context())) return kCuInvalidContext;
   const Stream stream = find_stream(handle);
-  if (stream == nullptr) return kInvalidHandle;
-  if (stream->context() != current_context()) return kInvalidContext;
+  if (stream == nullptr) return kCuInvalidHandle;
+  if (stream->context() != current_context()) return kCuInvalidContext;
   submit(stream, std::move(work));
   if (taken != nullptr) *taken = stream;
   return kSuccess;
@@ -186,8 +186,8 @@ using namespace fake;
 EXPORTED Status cuStreamCreateWithPriority(RawStream* out, unsigned flags, int) {
   ENTER("cuStreamCreateWithPriority");
   const std::lock_guard lock(world());
-  if (out == nullptr || flags > kStreamNonBlocking) return kInvalidValue;
-  if (!is_alive(current_context())) return kInvalidContext;
+  if (out == nullptr || flags > kStreamNonBlocking) return kCuInvalidValue;
+  if (!is_alive(current_context())) return kCuInvalidContext;
   const bool is_blocking = flags != kStreamNonBlocking;
   const auto made = std::make_shared<CUstream_st>(current_context(), is_blocking);
   streams()[made.get()] = made;
@@ -202,7 +202,7 @@ EXPORTED Status cuStreamCreate(RawStream* out, unsigned flags) {
 EXPORTED Status cuCtxGetStreamPriorityRange(int* least, int* greatest) {
   ENTER("cuCtxGetStreamPriorityRange");
   const std::lock_guard lock(world());
-  if (!is_alive(current_context())) return kInvalidContext;
+  if (!is_alive(current_context())) return kCuInvalidContext;
   if (least != nullptr) *least = 0;
   if (greatest != nullptr) *greatest = -5;
   return kSuccess;
@@ -213,7 +213,7 @@ EXPORTED Status cuStreamDestroy_v2(RawStream handle) {
   ENTER("cuStreamDestroy_v2");
   const std::lock_guard lock(world());
   const auto found = streams().find(handle);
-  if (found == streams().end()) return kInvalidHandle;
+  if (found == streams().end()) return kCuInvalidHandle;
   end(found->second);
   streams().erase(found);
   return kSuccess;
@@ -226,7 +226,7 @@ EXPORTED Status cuStreamSynchronize(RawStream handle) {
   {
     const std::lock_guard lock(world());
     stream = find_stream(handle);
-    if (stream == nullptr) return handle == nullptr ? kInvalidContext : kInvalidHandle;
+    if (stream == nullptr) return handle == nullptr ? kCuInvalidContext : kCuInvalidHandle;
     ticket = submit(stream, [] {});
   }
   stream->wait(ticket);
@@ -237,16 +237,16 @@ EXPORTED Status cuStreamQuery(RawStream handle) {
   ENTER("cuStreamQuery");
   const std::lock_guard lock(world());
   const Stream stream = find_stream(handle);
-  if (stream == nullptr) return handle == nullptr ? kInvalidContext : kInvalidHandle;
+  if (stream == nullptr) return handle == nullptr ? kCuInvalidContext : kCuInvalidHandle;
   return stream->has_done(stream->last()) ? kSuccess : kNotReady;
 }
 
 EXPORTED Status cuStreamGetCtx(RawStream handle, RawContext* out) {
   ENTER("cuStreamGetCtx");
   const std::lock_guard lock(world());
-  if (out == nullptr) return kInvalidValue;
+  if (out == nullptr) return kCuInvalidValue;
   const Stream stream = find_stream(handle);
-  if (stream == nullptr) return handle == nullptr ? kInvalidContext : kInvalidHandle;
+  if (stream == nullptr) return handle == nullptr ? kCuInvalidContext : kCuInvalidHandle;
   *out = stream->context();
   return kSuccess;
 }
@@ -256,10 +256,10 @@ EXPORTED Status cuStreamWaitEvent(RawStream handle, RawEvent event, unsigned fla
   ENTER("cuStreamWaitEvent");
   const std::lock_guard lock(world());
   const auto found = events().find(event);
-  if (found == events().end()) return kInvalidHandle;
-  if (flags != 0) return kInvalidValue;
+  if (found == events().end()) return kCuInvalidHandle;
+  if (flags != 0) return kCuInvalidValue;
   const Stream stream = find_stream(handle);
-  if (stream == nullptr) return handle == nullptr ? kInvalidContext : kInvalidHandle;
+  if (stream == nullptr) return handle == nullptr ? kCuInvalidContext : kCuInvalidHandle;
   const auto [context, recorded_on, ticket] = found->second;
   if (recorded_on == nullptr) return kSuccess;
   submit(stream, [other = recorded_on, number = ticket] { other->wait(number); });
@@ -269,9 +269,9 @@ EXPORTED Status cuStreamWaitEvent(RawStream handle, RawEvent event, unsigned fla
 EXPORTED Status cuLaunchHostFunc(RawStream handle, void (*function)(void*), void* argument) {
   ENTER("cuLaunchHostFunc");
   const std::lock_guard lock(world());
-  if (function == nullptr) return kInvalidValue;
+  if (function == nullptr) return kCuInvalidValue;
   const Stream stream = find_stream(handle);
-  if (stream == nullptr) return handle == nullptr ? kInvalidContext : kInvalidHandle;
+  if (stream == nullptr) return handle == nullptr ? kCuInvalidContext : kCuInvalidHandle;
   submit(stream, [function, argument] {
     const InsideHostFunction inside;
     function(argument);
@@ -282,8 +282,8 @@ EXPORTED Status cuLaunchHostFunc(RawStream handle, void (*function)(void*), void
 EXPORTED Status cuEventCreate(RawEvent* out, unsigned flags) {
   ENTER("cuEventCreate");
   const std::lock_guard lock(world());
-  if (out == nullptr || flags > 7) return kInvalidValue;
-  if (!is_alive(current_context())) return kInvalidContext;
+  if (out == nullptr || flags > 7) return kCuInvalidValue;
+  if (!is_alive(current_context())) return kCuInvalidContext;
   static std::uintptr_t number = 0x1000;  // never that of an event that is gone
   *out = reinterpret_cast<RawEvent>(number += 16);
   events()[*out] = {current_context(), nullptr, 0};
@@ -293,17 +293,17 @@ EXPORTED Status cuEventCreate(RawEvent* out, unsigned flags) {
 EXPORTED Status cuEventDestroy_v2(RawEvent event) {
   ENTER("cuEventDestroy_v2");
   const std::lock_guard lock(world());
-  return events().erase(event) == 1 ? kSuccess : kInvalidHandle;
+  return events().erase(event) == 1 ? kSuccess : kCuInvalidHandle;
 }
 
 EXPORTED Status cuEventRecord(RawEvent event, RawStream handle) {
   ENTER("cuEventRecord");
   const std::lock_guard lock(world());
   const auto found = events().find(event);
-  if (found == events().end()) return kInvalidHandle;
+  if (found == events().end()) return kCuInvalidHandle;
   const Stream stream = find_stream(handle);
-  if (stream == nullptr) return handle == nullptr ? kInvalidContext : kInvalidHandle;
-  if (stream->context() != found->second.context) return kInvalidHandle;
+  if (stream == nullptr) return handle == nullptr ? kCuInvalidContext : kCuInvalidHandle;
+  if (stream->context() != found->second.context) return kCuInvalidHandle;
   found->second.stream = stream;
   found->second.ticket = submit(stream, [] {});
   return kSuccess;
@@ -313,7 +313,7 @@ EXPORTED Status cuEventQuery(RawEvent event) {
   ENTER("cuEventQuery");
   const std::lock_guard lock(world());
   const auto found = events().find(event);
-  if (found == events().end()) return kInvalidHandle;
+  if (found == events().end()) return kCuInvalidHandle;
   const Event& it = found->second;
   return it.stream == nullptr || it.stream->has_done(it.ticket) ? kSuccess : kNotReady;
 }
@@ -324,7 +324,7 @@ EXPORTED Status cuEventSynchronize(RawEvent event) {
   {
     const std::lock_guard lock(world());
     const auto found = events().find(event);
-    if (found == events().end()) return kInvalidHandle;
+    if (found == events().end()) return kCuInvalidHandle;
     it = found->second;
   }
   if (it.stream != nullptr) it.stream->wait(it.ticket);
@@ -337,7 +337,7 @@ EXPORTED Status cuCtxSynchronize() {
   {
     const std::lock_guard lock(world());
     context = current_context();
-    if (!is_alive(context)) return kInvalidContext;
+    if (!is_alive(context)) return kCuInvalidContext;
   }
   wait_for_all(context);
   return kSuccess;

@@ -53,7 +53,7 @@ Stream find_stream(RawStream handle);
 // As work is submitted by the user: also in order with the legacy default stream.
 rdma_kv::cuda::CUstream_st::Ticket submit(const Stream& stream, std::function<void()> work);
 
-// Submits what needs the stream's context to be current; kInvalidContext when it is not.
+// Submits what needs the stream's context to be current; kCuInvalidContext when it is not.
 Status submit_here(RawStream handle, std::function<void()> work, Stream* taken = nullptr);
 
 // Everything on its way in a context.

@@ -78,7 +78,7 @@ using namespace fake;
 
 EXPORTED Status cuMemGetAllocationGranularity(std::size_t* out, const void* properties, int) {
   ENTER("cuMemGetAllocationGranularity");
-  if (out == nullptr || properties == nullptr) return kInvalidValue;
+  if (out == nullptr || properties == nullptr) return kCuInvalidValue;
   *out = kGranularity;
   return kSuccess;
 }
@@ -87,13 +87,13 @@ EXPORTED Status cuMemCreate(AllocationHandle* out, std::size_t bytes, const void
                             unsigned long long flags) {
   ENTER("cuMemCreate");
   const std::lock_guard lock(world());
-  if (out == nullptr || properties == nullptr || flags != 0) return kInvalidValue;
+  if (out == nullptr || properties == nullptr || flags != 0) return kCuInvalidValue;
   const auto& asked = *static_cast<const Properties*>(properties);
-  if (asked.type != 1 || asked.location.type != kLocationDevice) return kInvalidValue;
-  if (asked.location.id < 0 || asked.location.id >= device_count()) return kInvalidDevice;
-  if (bytes == 0 || bytes % kGranularity != 0) return kInvalidValue;
+  if (asked.type != 1 || asked.location.type != kLocationDevice) return kCuInvalidValue;
+  if (asked.location.id < 0 || asked.location.id >= device_count()) return kCuInvalidDevice;
+  if (bytes == 0 || bytes % kGranularity != 0) return kCuInvalidValue;
   auto file = File::make(asked.location.id, bytes);
-  if (file == nullptr) return kOutOfMemory;
+  if (file == nullptr) return kCuOutOfMemory;
   *out = keep(std::move(file), (asked.handle_types & kHandlePosixFd) != 0);
   return kSuccess;
 }
@@ -103,7 +103,7 @@ EXPORTED Status cuMemRelease(AllocationHandle handle) {
   ENTER("cuMemRelease");
   const std::lock_guard lock(world());
   const auto found = memories().find(handle);
-  if (found == memories().end() || found->second.holders == 0) return kInvalidValue;
+  if (found == memories().end() || found->second.holders == 0) return kCuInvalidValue;
   --found->second.holders;
   if (found->second.holders > 0) return kSuccess;
   for (const auto& [address, range] : ranges()) {
@@ -118,7 +118,7 @@ EXPORTED Status cuMemRetainAllocationHandle(AllocationHandle* out, void* address
   const std::lock_guard lock(world());
   const auto found = range_at(reinterpret_cast<DevicePointer>(address));
   if (out == nullptr || found == ranges().end() || found->second.kind != Kind::kMapped) {
-    return kInvalidValue;
+    return kCuInvalidValue;
   }
   ++memories()[found->second.handle].holders;
   *out = found->second.handle;
@@ -130,10 +130,10 @@ EXPORTED Status cuMemExportToShareableHandle(void* out, AllocationHandle handle,
   ENTER("cuMemExportToShareableHandle");
   const std::lock_guard lock(world());
   const auto found = memories().find(handle);
-  if (out == nullptr || found == memories().end() || flags != 0) return kInvalidValue;
-  if (type != kHandlePosixFd || !found->second.is_exportable) return kInvalidValue;
+  if (out == nullptr || found == memories().end() || flags != 0) return kCuInvalidValue;
+  if (type != kHandlePosixFd || !found->second.is_exportable) return kCuInvalidValue;
   const int copy = ::fcntl(found->second.file->descriptor(), F_DUPFD_CLOEXEC, 0);
-  if (copy < 0) return kOutOfMemory;
+  if (copy < 0) return kCuOutOfMemory;
   *static_cast<int*>(out) = copy;
   return kSuccess;
 }
@@ -142,12 +142,12 @@ EXPORTED Status cuMemExportToShareableHandle(void* out, AllocationHandle handle,
 EXPORTED Status cuMemImportFromShareableHandle(AllocationHandle* out, void* os_handle, int type) {
   ENTER("cuMemImportFromShareableHandle");
   const std::lock_guard lock(world());
-  if (out == nullptr || type != kHandlePosixFd) return kInvalidValue;
+  if (out == nullptr || type != kHandlePosixFd) return kCuInvalidValue;
   const int descriptor = static_cast<int>(reinterpret_cast<std::intptr_t>(os_handle));
   const int copy = ::fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
-  if (copy < 0) return kInvalidValue;
+  if (copy < 0) return kCuInvalidValue;
   auto file = File::adopt(copy);
-  if (file == nullptr || file->device() >= device_count()) return kInvalidValue;
+  if (file == nullptr || file->device() >= device_count()) return kCuInvalidValue;
   *out = keep(std::move(file), true);
   return kSuccess;
 }
@@ -156,10 +156,11 @@ EXPORTED Status cuMemAddressReserve(DevicePointer* out, std::size_t bytes, std::
                                     DevicePointer, unsigned long long flags) {
   ENTER("cuMemAddressReserve");
   const std::lock_guard lock(world());
-  if (out == nullptr || flags != 0 || bytes == 0 || bytes % kGranularity != 0) return kInvalidValue;
-  if ((alignment & (alignment - 1)) != 0) return kInvalidValue;
+  if (out == nullptr || flags != 0 || bytes == 0 || bytes % kGranularity != 0)
+    return kCuInvalidValue;
+  if ((alignment & (alignment - 1)) != 0) return kCuInvalidValue;
   const DevicePointer taken = take_addresses(bytes, std::max(alignment, kGranularity));
-  if (taken == 0) return kOutOfMemory;
+  if (taken == 0) return kCuOutOfMemory;
   reservations()[taken] = bytes;
   *out = taken;
   return kSuccess;
@@ -169,8 +170,8 @@ EXPORTED Status cuMemAddressFree(DevicePointer address, std::size_t bytes) {
   ENTER("cuMemAddressFree");
   const std::lock_guard lock(world());
   const auto found = reservations().find(address);
-  if (found == reservations().end() || found->second != bytes) return kInvalidValue;
-  if (!is_free(address, bytes)) return kInvalidValue;
+  if (found == reservations().end() || found->second != bytes) return kCuInvalidValue;
+  if (!is_free(address, bytes)) return kCuInvalidValue;
   reservations().erase(found);
   return kSuccess;
 }
@@ -180,10 +181,10 @@ EXPORTED Status cuMemMap(DevicePointer address, std::size_t bytes, std::size_t o
   ENTER("cuMemMap");
   const std::lock_guard lock(world());
   const auto found = memories().find(handle);
-  if (found == memories().end() || flags != 0 || offset != 0) return kInvalidValue;
-  if (!is_even(address, bytes) || bytes > found->second.file->bytes()) return kInvalidValue;
-  if (!is_reserved(address, bytes) || !is_free(address, bytes)) return kInvalidValue;
-  if (!map_file(address, bytes, *found->second.file, false)) return kMapFailed;
+  if (found == memories().end() || flags != 0 || offset != 0) return kCuInvalidValue;
+  if (!is_even(address, bytes) || bytes > found->second.file->bytes()) return kCuInvalidValue;
+  if (!is_reserved(address, bytes) || !is_free(address, bytes)) return kCuInvalidValue;
+  if (!map_file(address, bytes, *found->second.file, false)) return kCuMapFailed;
   ranges()[address] = {.kind = Kind::kMapped,
                        .bytes = bytes,
                        .device = found->second.file->device(),
@@ -207,19 +208,19 @@ EXPORTED Status cuMemUnmap(DevicePointer address, std::size_t bytes) {
       memories().erase(memory);
     }
   });
-  return is_whole ? kSuccess : kInvalidValue;
+  return is_whole ? kSuccess : kCuInvalidValue;
 }
 
 EXPORTED Status cuMemSetAccess(DevicePointer address, std::size_t bytes,
                                const AccessDescription* descriptions, std::size_t count) {
   ENTER("cuMemSetAccess");
   const std::lock_guard lock(world());
-  if (descriptions == nullptr || count == 0) return kInvalidValue;
+  if (descriptions == nullptr || count == 0) return kCuInvalidValue;
   std::set<DeviceNumber> users;
   for (std::size_t i = 0; i < count; ++i) {
     const auto& [location, flags] = descriptions[i];
-    if (location.type != kLocationDevice || flags != kAccessReadWrite) return kInvalidValue;
-    if (location.id < 0 || location.id >= device_count()) return kInvalidDevice;
+    if (location.type != kLocationDevice || flags != kAccessReadWrite) return kCuInvalidValue;
+    if (location.id < 0 || location.id >= device_count()) return kCuInvalidDevice;
     users.insert(location.id);
   }
   const bool is_whole = each_mapping(address, bytes, [&](auto mapping) {
@@ -227,5 +228,5 @@ EXPORTED Status cuMemSetAccess(DevicePointer address, std::size_t bytes,
                PROT_READ | PROT_WRITE);
     mapping->second.users.insert(users.begin(), users.end());
   });
-  return is_whole ? kSuccess : kInvalidValue;
+  return is_whole ? kSuccess : kCuInvalidValue;
 }

@@ -42,6 +42,8 @@ struct Same<R1 (*)(Ours...), R2 (*)(Theirs...)> {
 #include "functions.inc"  // from src/cuda/driver.cc
 
 CONSTANT(kSuccess, CUDA_SUCCESS);
+CONSTANT(kInvalidValue, CUDA_ERROR_INVALID_VALUE);
+CONSTANT(kOutOfMemory, CUDA_ERROR_OUT_OF_MEMORY);
 CONSTANT(kNotReady, CUDA_ERROR_NOT_READY);
 CONSTANT(kPeerAccessAlready, CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED);
 CONSTANT(kStreamNonBlocking, CU_STREAM_NON_BLOCKING);
