@@ -247,6 +247,9 @@ def cuda_devices() -> list[dict[str, Any]]:
     """name, compute_capability, write_ordering of each. Raises TransportUnavailable: no driver."""
 
 def set_nvrtc_candidates(paths: list[str]) -> None: ...
+def compile_copy_kernel(major: int, minor: int) -> int:
+    """Compiles it by NVRTC for a compute capability; the image's bytes. Needs no GPU."""
+
 def load_copy_kernel(device: int) -> str:
     """Compiles and loads it; how it was compiled. Raises TransportUnavailable."""
 

@@ -52,6 +52,13 @@ void bind_cuda(py::module_& m) {
   m.def("cuda_read", &cuda_read, py::arg("device"), py::arg("address"), py::arg("size"));
   m.def("set_nvrtc_candidates", &cuda::set_nvrtc_candidates, py::arg("paths"));
   m.def(
+      "compile_copy_kernel",
+      [](int major, int minor) {
+        const GilReleased released;
+        return cuda::compile(cuda::copy_kernel_source(), major, minor).size();
+      },
+      py::arg("major"), py::arg("minor"));
+  m.def(
       "load_copy_kernel", [](int device) { return cuda::CopyKernel::of(device)->origin(); },
       py::arg("device"), py::call_guard<GilReleased>());
 }

@@ -10,6 +10,8 @@
 
 namespace rdma_kv::cuda {
 
+const char* copy_kernel_source() noexcept { return kCopyKernelSource; }
+
 std::shared_ptr<const CopyKernel> CopyKernel::of(int ordinal) {
   static std::mutex mutex;
   static auto& known = *new std::map<int, std::weak_ptr<const CopyKernel>>;

@@ -9,6 +9,9 @@
 
 namespace rdma_kv::cuda {
 
+// What is compiled, as one text.
+const char* copy_kernel_source() noexcept;
+
 // Immutable once made; any thread may launch.
 class CopyKernel {
  public:
