@@ -227,6 +227,12 @@ class Side:
             timeout_s=scaled(timeout_s),
         ).wait()
 
+    def write_after(
+        self, address: Sequence[str], src: Sequence[int], dst: Sequence[int], layer: int, event: int
+    ) -> None:
+        """The plain call, after a raw CUevent."""
+        self.comm.write_cache(*address, src, dst, layer, after=event)
+
     def write_again_and_again(
         self, address: Sequence[str], src: Sequence[int], dst: Sequence[int], *, tag: int = 0
     ) -> str:

@@ -30,6 +30,7 @@ class Wire:
         """`route` is a name of support.route, as is that of every transport for host memory."""
         self._route = route
         self._same_gpu = same_gpu
+        self._arrangements: dict[str, str] = {}
         self.transport = ROUTES[route].transport
         self._peer_process = peer_process
         self._cleanup = ExitStack()
@@ -49,6 +50,15 @@ class Wire:
     def another(self) -> Wire:
         """The same transport, with communicators that are closed on their own."""
         return Wire(self._route, self._peer_process, same_gpu=self._same_gpu)
+
+    def arrange(self, role: str, arrangement: str) -> None:
+        """Where the GPU memory of sides to come lies: one of support.device_cache."""
+        self._arrangements[role] = arrangement
+
+    @property
+    def only_the_sender_stops(self) -> bool:
+        """Whether decode cannot end writes without prefill's help: it writes straight into it."""
+        return self.transport in ("cma", "cuda_ipc")
 
     def settings(self, **more: str) -> dict[str, str]:
         """The variables for one side: this transport, the machine's NICs, and `more`."""
@@ -111,9 +121,12 @@ class Wire:
         """Where the caches of that role lie, for a side."""
         route = ROUTES[self._route]
         prefill, decode = route.gpus(same_gpu=self._same_gpu)
-        if role == "prefill":
-            return {"memory": route.prefill_memory, "gpu": prefill}
-        return {"memory": route.decode_memory, "gpu": decode}
+        memory, gpu = (
+            (route.prefill_memory, prefill) if role == "prefill" else (route.decode_memory, decode)
+        )
+        if memory == "device":
+            memory = self._arrangements.get(role, memory)
+        return {"memory": memory, "gpu": gpu}
 
     def _next_seed(self) -> int:
         self._seed += 1
