@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,10 @@ Handle = ctypes.c_void_p
 Size = ctypes.c_size_t
 Number = ctypes.c_int
 Out = ctypes.c_void_p  # where byref() goes
+
+# Streams share few queues of the hardware unless the driver is told, and what shares one waits for
+# the kernel in front of it. Read when the driver starts.
+os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
 GRANULARITY = 2 << 20  # of virtual memory, asked of the driver before it is relied on
 _POSIX_FD = 1
@@ -267,6 +272,7 @@ class Virtual(Memory):
     def __init__(
         self, gpu: int, size: int, *, chunk: int = GRANULARITY, is_exportable: bool = True
     ) -> None:
+        context(gpu)  # the first call of a process
         properties = _Properties(1, _POSIX_FD if is_exportable else 0, _Location(1, gpu))
         granularity = ask("cuMemGetAllocationGranularity", Size, ctypes.byref(properties), 0)
         assert chunk % granularity == 0, f"a chunk must have a multiple of {granularity} bytes"
@@ -455,7 +461,7 @@ class SlowFill:
     It is still running, and has written nothing, for as long as the test likes.
     """
 
-    def __init__(self, stream: Stream, place: Place, value: int, within_s: float = 60) -> None:
+    def __init__(self, stream: Stream, place: Place, value: int, within_s: float = 20) -> None:
         self._place = place  # kept until it is filled
         self._gate = Pinned(stream.gpu, 4)
         arguments = [
