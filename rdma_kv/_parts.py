@@ -58,7 +58,6 @@ class Parts:
                 config,
                 gpu_idx,
                 is_written_to=role == "decode",
-                is_flushed_by_reading=role == "decode" and bool(config.gdrcopy_flush_enable),
             )
             host = wire.Host(boot_id=boot_id(), pid=os.getpid())
             self.side = Side(engine, config, host, keys, rails, no_rdma, is_rank_declared)

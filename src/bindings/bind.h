@@ -14,5 +14,6 @@ void bind_tcp(pybind11::module_& m);
 void bind_cma(pybind11::module_& m);
 void bind_loopback(pybind11::module_& m);
 void bind_rdma(pybind11::module_& m);
+void bind_cuda_gdr(pybind11::module_& m);
 
 }  // namespace rdma_kv::bindings

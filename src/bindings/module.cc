@@ -12,4 +12,5 @@ PYBIND11_MODULE(_core, m) {
   b::bind_cma(m);
   b::bind_loopback(m);
   b::bind_rdma(m);
+  b::bind_cuda_gdr(m);
 }
