@@ -39,7 +39,7 @@ def _describe(device: dict[str, Any]) -> str:
             f"dma-buf {_yes_or_no(device['dma_buf'])}",
             f"peer memory {_yes_or_no(device['peer_memory'])}",
             _ORDERINGS.get(ordering, f"order of writes unknown ({ordering})"),
-            "has its own flush" if flush_options is not None and flush_options & 1 else "no flush",
+            "has its own flush" if (flush_options or 0) & 1 else "no flush of its own",
         )
     )
 

@@ -86,8 +86,8 @@ void bind_cuda_gdr(py::module_& m) {
   m.def("flush_plan", &flush_plan, py::arg("devices"), py::arg("forced"));
   m.def("flush_writes", &cuda::flush_writes, py::arg("device"), py::call_guard<GilReleased>());
   py::class_<cuda::DmaBuf>(m, "DmaBuf")
-      .def(py::init<cuda::DevicePointer, std::uint64_t, int>(), py::arg("address"),
-           py::arg("size"), py::arg("device"), py::call_guard<GilReleased>())
+      .def(py::init<cuda::DevicePointer, std::uint64_t, int>(), py::arg("address"), py::arg("size"),
+           py::arg("device"), py::call_guard<GilReleased>())
       .def_property_readonly("fd", &cuda::DmaBuf::fd)
       .def_property_readonly("offset", &cuda::DmaBuf::offset)
       .def_property_readonly("bytes", &cuda::DmaBuf::bytes);
