@@ -10,8 +10,8 @@ namespace rdma_kv::cuda {
 // One way only: prefill reads back what it wrote (RDMA READ), on the same queue pair, before its
 // write counts as done and before the notice. The receiver's own call, flush_writes(), is cheaper
 // and comes too late: prefill's write is done when its NIC has the answer of decode's, with no
-// code of decode in between, and without a tag decode never hears of it. A write that is done must
-// be readable (DESIGN.md, section 4, 1).
+// code of decode in between, and without a tag decode never hears of it. Yet what is done must be
+// readable.
 struct FlushPlan {
   bool by_reading = false;
   bool is_enough = true;  // no: the setting forbids what a GPU needs
