@@ -304,6 +304,9 @@ def rdma_devices() -> list[dict[str, Any]]:
     Raises the "unavailable" error when libibverbs cannot be opened.
     """
 
+def peer_memory_module() -> str:
+    """The kernel module, if one is loaded, that lets a NIC pin GPU memory by its address."""
+
 class RdmaRail:
     """One NIC port with the engine's regions registered on it, once for all peers."""
 
@@ -317,12 +320,14 @@ class RdmaRail:
         remote_read: bool,
         most_mr_bytes: int = 0,
         remote_write: bool = True,
+        flush: str = "",
     ) -> None:
         """nic: a name, or name:port. gid_index -1: automatic. remote_read: this side's peers
         flush by reading. most_mr_bytes: cut regions as for a NIC that takes no larger memory
         region; 0: as this NIC does. remote_write False: peers may not write, for a side that only
-        sends. Raises ValueError (unknown NIC or GID index; names those
-        that exist), the "unavailable" error (no active port) or the "registration" error."""
+        sends. flush: whether peers flush by reading, and why; describe() shows it. Raises
+        ValueError (unknown NIC or GID index; names those that exist), the "unavailable" error (no
+        active port) or the "registration" error."""
     @property
     def nic(self) -> str: ...
     @property
@@ -346,6 +351,11 @@ class RdmaRail:
         """One per region; where the NIC cannot register a region whole, one per chunk of it."""
     @property
     def registered_bytes(self) -> int: ...
+    @property
+    def gpu_memory(self) -> str:
+        """How the NIC reaches regions on a GPU, and why by no better way; "": there are none."""
+    @property
+    def remote_read(self) -> bool: ...
     def describe(self) -> str: ...
 
 class RdmaEndpoint:
@@ -381,3 +391,44 @@ class RdmaConnector:
         self, remote: RemoteEnd, endpoint: RdmaEndpoint, rkeys: Sequence[int], flush: bool
     ) -> Peer:
         """flush: read back the last block of each region before the notice."""
+
+# ---- cuda and NICs -------------------------------------------------------------------------
+
+def gpu_direct_devices() -> list[dict[str, Any]]:
+    """What each GPU says of NICs that reach its memory: {"name": str, "dma_buf", "peer_memory",
+    "ordering", "flush_options": int | None}; None: the driver does not know the question.
+
+    Raises the "unavailable" error when there is no driver or no GPU.
+    """
+
+def flush_plan(devices: Sequence[int], forced: bool | None) -> tuple[bool, bool, str]:
+    """Whether prefill has to read back what it writes to these devices, whether that is enough,
+    and why. forced: as KVCACHE_GDRCOPY_FLUSH_ENABLE; None: auto."""
+
+def flush_writes(device: int) -> None:
+    """cuFlushGPUDirectRDMAWrites: what NICs have written by now can be read by kernels.
+
+    No transport calls it: see src/cuda/write_order.h.
+    """
+
+class DmaBuf:
+    """Device memory as a dma-buf: whole pages around a range."""
+
+    def __init__(self, address: int, size: int, device: int) -> None:
+        """Raises the "unavailable" error, saying why the range cannot be had as one."""
+    @property
+    def fd(self) -> int:
+        """Open as long as this object lives."""
+    @property
+    def offset(self) -> int:
+        """Of the range in the buffer."""
+    @property
+    def bytes(self) -> int:
+        """Of the buffer."""
+
+class ProbeMemory:
+    """A piece of device memory to try things on."""
+
+    def __init__(self, device: int, size: int) -> None: ...
+    @property
+    def address(self) -> int: ...

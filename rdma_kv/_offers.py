@@ -92,8 +92,8 @@ def _offer_rdma(side: Side, reasons: dict[str, str]) -> wire.RdmaOffer | None:
 
 
 def must_flush(side: Side) -> bool:
-    """Whether prefill has to read after its writes. Host memory needs none; a setting forces it."""
-    return bool(side.config.gdrcopy_flush_enable)
+    """Whether prefill has to read after its writes: as the rails have been opened for it."""
+    return any(rail.remote_read for rail in side.rails)
 
 
 def accept_link(

@@ -59,7 +59,6 @@ class Parts:
                 config,
                 gpu_idx,
                 is_written_to=role == "decode",
-                is_flushed_by_reading=role == "decode" and bool(config.gdrcopy_flush_enable),
             )
             host = wire.Host(boot_id=boot_id(), pid=os.getpid())
             exports, no_cuda_ipc = open_cuda(engine, config, is_written_to=role == "decode")

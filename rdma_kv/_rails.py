@@ -8,6 +8,7 @@ from typing import Any
 from rdma_kv import _core
 from rdma_kv._config import Config
 from rdma_kv._errors import ConfigError, RegistrationError, TransportUnavailable
+from rdma_kv._flush import NO_FLUSH, plan_flush
 
 logger = logging.getLogger("rdma_kv")
 
@@ -18,7 +19,6 @@ def open_rails(
     gpu_idx: int,
     *,
     is_written_to: bool,
-    is_flushed_by_reading: bool,
 ) -> tuple[list[_core.RdmaRail], str]:
     """Registers the engine's regions on the NIC of this GPU.
 
@@ -35,7 +35,7 @@ def open_rails(
         return [], f"KVCACHE_TRANSPORT={config.transport} on this side"
     try:
         nic = _choose_nic(config, gpu_idx)
-        rail = _open_rail(engine, config, nic, is_flushed_by_reading, is_written_to)
+        rail = _open_rail(engine, config, nic, is_written_to)
     except (TransportUnavailable, RegistrationError) as error:
         if config.transport == "rdma":
             raise type(error)(f"KVCACHE_TRANSPORT=rdma: {error}") from error
@@ -85,9 +85,11 @@ def _open_rail(
     engine: _core.Engine,
     config: Config,
     nic: str,
-    is_flushed_by_reading: bool,
     is_written_to: bool,
 ) -> _core.RdmaRail:
+    flush = plan_flush(engine.layout, config) if is_written_to else NO_FLUSH
+    if not flush.is_enough:
+        logger.warning("rdma: flush: %s", flush.reason)
     gid_index = -1 if config.rdma_gid_index is None else config.rdma_gid_index
     try:
         return _core.RdmaRail(
@@ -96,8 +98,9 @@ def _open_rail(
             gid_index,
             config.ib_timeout,
             config.relax_ordering,
-            is_flushed_by_reading,
+            flush.by_reading,
             remote_write=is_written_to,
+            flush=flush.reason,
         )
     except ValueError as error:
         raise ConfigError(f"KVCACHE_RDMA_GID_INDEX={gid_index} on {nic}: {error}") from error

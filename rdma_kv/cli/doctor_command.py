@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rdma_kv import Config, ConfigError
-from rdma_kv.cli import probes
+from rdma_kv.cli import gpu_direct, probes
 from rdma_kv.cli.bench.machine import machine_line
 from rdma_kv.cli.console import BAD_USAGE, fail, output
 
@@ -25,7 +25,7 @@ def doctor(
     except ConfigError as error:
         fail(str(error), BAD_USAGE)
     machine = machine_line()
-    facts = probes.facts()
+    facts = {**probes.facts(), **gpu_direct.facts(config)}
     transports = probes.transports()
     if as_json:
         report = {

@@ -16,5 +16,6 @@ void bind_cuda(pybind11::module_& m);
 void bind_cuda_ipc(pybind11::module_& m);
 void bind_loopback(pybind11::module_& m);
 void bind_rdma(pybind11::module_& m);
+void bind_cuda_gdr(pybind11::module_& m);
 
 }  // namespace rdma_kv::bindings

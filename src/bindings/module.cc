@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, m) {
   b::bind_cuda_ipc(m);
   b::bind_loopback(m);
   b::bind_rdma(m);
+  b::bind_cuda_gdr(m);
 }

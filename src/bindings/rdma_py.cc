@@ -18,6 +18,7 @@
 #include "transport/rdma/inbound.h"
 #include "transport/rdma/rail.h"
 #include "verbs/device.h"
+#include "verbs/peer_memory.h"
 
 namespace rdma_kv::bindings {
 namespace py = pybind11;
@@ -86,10 +87,10 @@ py::list rdma_devices() {
 
 PyRail make_rail(const std::shared_ptr<Engine>& engine, const std::string& nic, int gid_index,
                  int ib_timeout, bool relaxed_ordering, bool remote_read,
-                 std::uint64_t most_mr_bytes, bool remote_write) {
+                 std::uint64_t most_mr_bytes, bool remote_write, const std::string& flush) {
   const GilReleased released;
-  const RailOptions options{nic,         gid_index,    ib_timeout,   relaxed_ordering,
-                            remote_read, remote_write, most_mr_bytes};
+  const RailOptions options{nic,         gid_index,    ib_timeout,    relaxed_ordering,
+                            remote_read, remote_write, most_mr_bytes, flush};
   return {engine,
           std::shared_ptr<const Rail>(new Rail(engine->reactor(), engine->layout(), options),
                                       DeleteInOwner<const Rail>())};
@@ -140,7 +141,7 @@ void bind_rail(py::module_& m) {
   py::class_<PyRail>(m, "RdmaRail")
       .def(py::init(&make_rail), py::arg("engine"), py::arg("nic"), py::arg("gid_index"),
            py::arg("ib_timeout"), py::arg("relaxed_ordering"), py::arg("remote_read"),
-           py::arg("most_mr_bytes") = 0, py::arg("remote_write") = true)
+           py::arg("most_mr_bytes") = 0, py::arg("remote_write") = true, py::arg("flush") = "")
       .def_property_readonly("nic", [](const PyRail& self) { return self.rail->port().nic; })
       .def_property_readonly("port", [](const PyRail& self) { return self.rail->port().port; })
       .def_property_readonly(
@@ -156,6 +157,10 @@ void bind_rail(py::module_& m) {
       .def_property_readonly("rkeys", [](const PyRail& self) { return self.rail->rkeys(); })
       .def_property_readonly("registered_bytes",
                              [](const PyRail& self) { return self.rail->registered_bytes(); })
+      .def_property_readonly("gpu_memory",
+                             [](const PyRail& self) { return self.rail->gpu_memory(); })
+      .def_property_readonly("remote_read",
+                             [](const PyRail& self) { return self.rail->options().remote_read; })
       .def("describe", [](const PyRail& self) { return self.rail->describe(); });
 }
 
@@ -188,6 +193,7 @@ void bind_connector(py::module_& m) {
 
 void bind_rdma(py::module_& m) {
   m.def("rdma_devices", &rdma_devices);
+  m.def("peer_memory_module", &verbs::peer_memory_module);
   bind_endpoint(m);
   bind_rail(m);
   bind_connector(m);
@@ -224,6 +230,7 @@ void bind_missing(py::module_& m, const char* name) {
 void bind_rdma(py::module_& m) {
   const auto refuse = [](const py::args&, const py::kwargs&) { no_header(); };
   m.def("rdma_devices", refuse);
+  m.def("peer_memory_module", [] { return ""; });
   m.def("rdma_accept", refuse);
   bind_missing<NoRail>(m, "RdmaRail");
   bind_missing<NoEndpoint>(m, "RdmaEndpoint");

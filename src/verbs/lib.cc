@@ -21,8 +21,13 @@ constexpr const char* kLibrary = "libibverbs.so.1";
 }
 
 template <class Function>
-void find(void* library, const char* name, Function& out) {
+void find_optional(void* library, const char* name, Function& out) {
   out = reinterpret_cast<Function>(::dlsym(library, name));
+}
+
+template <class Function>
+void find(void* library, const char* name, Function& out) {
+  find_optional(library, name, out);
   if (out == nullptr) missing(join("it has no ", name));
 }
 
@@ -42,8 +47,8 @@ std::unique_ptr<const Lib> open() {
   find(library, "ibv_alloc_pd", lib->alloc_pd);
   find(library, "ibv_dealloc_pd", lib->dealloc_pd);
   find(library, "ibv_reg_mr", lib->reg_mr);
-  lib->reg_mr_iova2 =
-      reinterpret_cast<decltype(lib->reg_mr_iova2)>(::dlsym(library, "ibv_reg_mr_iova2"));
+  find_optional(library, "ibv_reg_mr_iova2", lib->reg_mr_iova2);
+  find_optional(library, "ibv_reg_dmabuf_mr", lib->reg_dmabuf_mr);
   find(library, "ibv_dereg_mr", lib->dereg_mr);
   find(library, "ibv_create_comp_channel", lib->create_comp_channel);
   find(library, "ibv_destroy_comp_channel", lib->destroy_comp_channel);

@@ -58,12 +58,12 @@ Rail::Rail(Reactor& reactor, const kv::Layout& layout, const RailOptions& option
       scratch_bytes_(std::make_unique<std::uint64_t>(0)),
       hub_(std::make_shared<ReceiveHub>(reactor, device_)) {
   static_assert(kFlushBytes <= sizeof(std::uint64_t));
-  register_regions(layout);
+  register_layout(layout);
   hub_->start();
   events_ = std::make_unique<AsyncEvents>(reactor, device_);
 }
 
-void Rail::register_regions(const kv::Layout& layout) {
+void Rail::register_layout(const kv::Layout& layout) {
   const std::uint64_t device_most = device_->limits().max_mr_size;
   const std::uint64_t most =
       options_.most_mr_bytes == 0 ? device_most : std::min(device_most, options_.most_mr_bytes);
@@ -72,22 +72,21 @@ void Rail::register_regions(const kv::Layout& layout) {
   const bool fits = std::all_of(spans.begin(), spans.end(), [&](auto s) { return s <= most; });
   const unsigned shift = fits || most == 0 ? kWholeShift : shift_for(most);
 
+  registration_ = register_regions(device_, layout, shift,
+                                   {.remote_write = options_.remote_write,
+                                    .remote_read = options_.remote_read,
+                                    .relaxed_ordering = options_.relaxed_ordering});
   std::vector<std::uint64_t> bases;
   std::vector<std::uint32_t> lkeys;
   for (std::uint32_t index = 0; index < layout.region_count(); ++index) {
-    const kv::Region region = layout.region(index);
-    regions_.emplace_back(device_, region, shift,
-                          verbs::MemoryAccess{.remote_write = options_.remote_write,
-                                              .remote_read = options_.remote_read,
-                                              .relaxed_ordering = options_.relaxed_ordering});
-    bases.push_back(region.base);
+    bases.push_back(layout.base(index));
     const auto add = [&](std::vector<std::uint32_t>& keys, std::vector<std::uint32_t> more) {
       // The span counts the last stride whole: its tail may open a chunk that holds no byte.
       more.resize(key_count({spans[index]}, shift), more.back());
       keys.insert(keys.end(), more.begin(), more.end());
     };
-    add(lkeys, regions_.back().lkeys());
-    add(rkeys_, regions_.back().rkeys());
+    add(lkeys, registration_.regions[index].lkeys());
+    add(rkeys_, registration_.regions[index].rkeys());
   }
   local_keys_.emplace(std::move(bases), spans, shift, std::move(lkeys));
   const kv::Region scratch{reinterpret_cast<std::uint64_t>(scratch_bytes_.get()), kFlushBytes,
@@ -97,7 +96,7 @@ void Rail::register_regions(const kv::Layout& layout) {
 
 std::uint64_t Rail::registered_bytes() const noexcept {
   std::uint64_t bytes = 0;
-  for (const verbs::MemoryRegion& region : regions_) bytes += region.bytes();
+  for (const verbs::MemoryRegion& region : registration_.regions) bytes += region.bytes();
   return bytes;
 }
 
@@ -123,9 +122,13 @@ verbs::RemotePath Rail::path_to(const Endpoint& remote, std::size_t index) const
 }
 
 std::string Rail::describe() const {
+  const std::string& gpu = gpu_memory();
+  const bool tells_flush = !options_.flush.empty() && (!gpu.empty() || options_.remote_read);
   return join(path_.name, ", ", port_.link_layer(), ", MTU ", port_.mtu_bytes, ", ",
-              port_.rate_gbps, " Gb/s, ", regions_.size(), " regions of ", registered_bytes(),
-              " bytes in ", rkeys_.size(), " memory regions; GID: ", gid_.reason);
+              port_.rate_gbps, " Gb/s, ", registration_.regions.size(), " regions of ",
+              registered_bytes(), " bytes in ", rkeys_.size(), " memory regions; ", gpu,
+              gpu.empty() ? "" : "; ", tells_flush ? join("flush: ", options_.flush, "; ") : "",
+              "GID: ", gid_.reason);
 }
 
 }  // namespace rdma_kv::transport::rdma

@@ -13,7 +13,7 @@
 #include "transport/rdma/endpoint.h"
 #include "transport/rdma/keys.h"
 #include "transport/rdma/receive_hub.h"
-#include "verbs/memory_region.h"
+#include "transport/rdma/registration.h"
 #include "verbs/queue_pair.h"
 
 namespace rdma_kv::transport::rdma {
@@ -26,7 +26,8 @@ struct RailOptions {
   bool remote_read = false;  // peers flush by reading
   bool remote_write = true;  // no: this side only sends
   std::uint64_t most_mr_bytes =
-      0;  // cut regions at this size even if the NIC takes more; 0: do not
+      0;              // cut regions at this size even if the NIC takes more; 0: do not
+  std::string flush;  // whether peers flush by reading, and why; for describe()
 };
 
 // Made once per communicator and NIC, and shared by all of its links in both directions. Immutable
@@ -46,6 +47,8 @@ class Rail {
 
   const std::vector<std::uint32_t>& rkeys() const noexcept { return rkeys_; }
   std::uint64_t registered_bytes() const noexcept;
+  // How the NIC reaches regions on a GPU; empty: there are none. See Registration.
+  const std::string& gpu_memory() const noexcept { return registration_.gpu_memory; }
   // Of our own regions, for sources.
   const KeyTable& local_keys() const noexcept { return *local_keys_; }
   // Where flushes read to: kFlushBytes that nobody looks at.
@@ -60,7 +63,7 @@ class Rail {
   std::string describe() const;
 
  private:
-  void register_regions(const kv::Layout& layout);
+  void register_layout(const kv::Layout& layout);
 
   Reactor& reactor_;
   RailOptions options_;
@@ -68,7 +71,7 @@ class Rail {
   verbs::PortInfo port_;
   verbs::GidChoice gid_;
   verbs::LocalPath path_;
-  std::vector<verbs::MemoryRegion> regions_;
+  Registration registration_;
   std::vector<std::uint32_t> rkeys_;
   std::optional<KeyTable> local_keys_;
   std::unique_ptr<std::uint64_t> scratch_bytes_;
