@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import sys
@@ -94,10 +95,15 @@ def run_gpu_bench(settings: Settings, json_file: Path | None, as_json: bool) -> 
         settings.check()
     except BenchError as error:
         fail(str(error), BAD_USAGE)
+    if importlib.util.find_spec("torch") is None:
+        fail("the GPU's memory is torch's here: python -m pip install torch")
     lines = [machine_line(), gpu_line(settings.source_gpu, settings.target_gpu)]
     printed = Printed(settings, lines, json_file, is_quiet=as_json)
     try:
         Bench(settings, printed).run()
+    except BenchError as error:
+        hint = "; where there is one GPU, say --same-gpu" * ("there is no GPU" in str(error))
+        fail(f"{error}{hint}")
     except KeyboardInterrupt:
         fail("interrupted", INTERRUPTED)
     if as_json:

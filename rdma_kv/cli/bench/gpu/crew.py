@@ -46,6 +46,8 @@ class Crew:
         limit_s = self._budget.limit_s
         try:
             initiator, target = self._started()
+            for side in (initiator, target):
+                side.resume()
             address = target.call(limit_s(self._row_limit_s), "open", job)
             initiator.call(limit_s(self._row_limit_s), "open", job, address)
             initiator.call(limit_s(self._row_limit_s), "write")
@@ -55,6 +57,8 @@ class Crew:
             # The exporter of memory frees it last.
             initiator.call(limit_s(self._row_limit_s), "release")
             target.call(limit_s(self._row_limit_s), "release")
+            for side in (initiator, target):
+                side.pause()
         except BaseException:
             self.end()
             raise

@@ -38,7 +38,7 @@ class Side:
             torch.cuda.empty_cache()
 
 
-class Target(Side):
+class Target(Side, ABC):
     @abstractmethod
     def open(self, job: Job) -> Any:
         """Zero pools that can be written to; returns what the initiator must know."""
@@ -47,7 +47,7 @@ class Target(Side):
         return first_wrong(self.pools, job)
 
 
-class Initiator(Side):
+class Initiator(Side, ABC):
     @abstractmethod
     def open(self, job: Job, address: Any) -> None:
         """Filled pools, connected."""

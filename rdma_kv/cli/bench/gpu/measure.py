@@ -38,6 +38,7 @@ MOONCAKE_TCP = Engine(
     mooncake.TCP,
     mooncake.missing,
 )
+MOST_FAILURES = 2  # in a row: then another engine is asked no more, and costs no more time
 PEERS = {"nixl": NIXL, "mooncake": MOONCAKE}
 
 
@@ -60,7 +61,7 @@ class Bench:
         self._report = report
         self._budget = Budget(settings.budget_s)
         self._crews: dict[tuple[str, str], Crew] = {}
-        self._out: set[str] = set()
+        self._failures: dict[str, int] = {}  # of each engine, in a row
         self._limit: float | None = None
 
     def run(self) -> None:
@@ -87,23 +88,24 @@ class Bench:
     # ---- tables
 
     def _bulk(self) -> Times | None:
-        """The limit. Without it there are tables all the same, but no ratios."""
+        """The limit. Without it there are tables all the same, but no ratios.
+
+        Raises BenchError when its process does not even start: no other would, either.
+        """
         settings = self._settings
+        here, there = self._places(settings.device)
+        self._report.progress("bulk copy")
+        remote = Remote("bulk copy", make_bulk, here, there, settings.bulk_bytes, env={})
         try:
-            with_limit = self._budget.limit_s
-            here, there = self._places(settings.device)
-            self._report.progress("bulk copy")
-            remote = Remote("bulk copy", make_bulk, here, there, settings.bulk_bytes, env={})
+            remote.await_start(self._budget.limit_s(START_S))
             try:
-                remote.await_start(with_limit(START_S))
-                times: Times = remote.call(
-                    with_limit(settings.row_limit_s + settings.seconds), "measure", settings.seconds
-                )
-            finally:
-                remote.end()
-        except BenchError as error:
-            self._report.skipped("bulk copy", str(error))
-            return None
+                limit_s = self._budget.limit_s(settings.row_limit_s + settings.seconds)
+                times: Times = remote.call(limit_s, "measure", settings.seconds)
+            except BenchError as error:
+                self._report.skipped("bulk copy", str(error))
+                return None
+        finally:
+            remote.end()
         self._limit = times.gb_per_s(settings.bulk_bytes)
         return times
 
@@ -160,16 +162,18 @@ class Bench:
     def _measure(
         self, table: str, what: str, engine: Engine, device: str, job: Job, limit: float | None
     ) -> Row | None:
-        if engine.name in self._out:
+        if self._failures.get(engine.name, 0) >= MOST_FAILURES and engine is not OURS:
             return None
         if why := engine.missing():
-            self._out.add(engine.name)
+            self._failures[engine.name] = MOST_FAILURES
             self._report.skipped(engine.name, why)
             return None
         self._report.progress(f"{what}, {job}")
         try:
             times, path = self._crew(engine, device).times(job, self._settings.seconds)
+            self._failures[engine.name] = 0
         except BenchError as error:
+            self._failures[engine.name] = self._failures.get(engine.name, 0) + 1
             self._report.skipped(f"{what}, {job}", str(error))
             return None
         row = Row.of_job(table, what, path, job, times, limit)

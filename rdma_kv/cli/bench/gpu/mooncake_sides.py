@@ -14,10 +14,10 @@ from .work import Job
 def _engine(arena: Any) -> Any:
     from mooncake.engine import TransferEngine  # after torch, which has loaded CUDA's libraries
 
-    engine = TransferEngine()
     # With MC_INTRANODE_NVLINK the protocol counts for nothing, but some versions look at it first.
     protocols = ("tcp",) if "MC_FORCE_TCP" in os.environ else ("rdma", "tcp")
     for protocol in protocols:
+        engine = TransferEngine()
         if engine.initialize(HOST, "P2PHANDSHAKE", protocol, "") == 0:
             break
     else:

@@ -35,6 +35,13 @@ class Remote:
     def await_start(self, limit_s: float) -> None:
         self._answer(limit_s, "start")
 
+    def pause(self) -> None:
+        """Some engines spin for ever: they shall not while another is measured."""
+        self._child.pause()
+
+    def resume(self) -> None:
+        self._child.resume()
+
     def end(self) -> None:
         self._child.kill()
 

@@ -72,8 +72,9 @@ class Job:
     def all_addresses(self, base: int) -> Addresses:
         """Of every block, where all regions follow one another from `base`."""
         count = self.regions * self.pool_blocks
-        blocks: Addresses = np.arange(count, dtype=np.uint64)
-        return blocks * np.uint64(self.block_bytes) + np.uint64(base)
+        steps = np.uint64(self.block_bytes) * np.arange(count, dtype=np.uint64)
+        addresses: Addresses = np.uint64(base) + steps
+        return addresses
 
     def __str__(self) -> str:
         order = "contiguous" if self.contiguous else "random"
