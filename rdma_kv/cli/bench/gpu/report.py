@@ -123,8 +123,8 @@ def breakdown_lines(job: Job, found: Breakdown) -> list[str]:
     ]
     total = sum(found.stages_ns.values())
     return [
-        f"where the time goes: {job}, {found.repeats} writes, medians of each stage",
-        f"{'stage':<40}{'p50_us':>12}{'share':>9}",
+        f"where the time goes: {job}, the middle half of {found.repeats} writes",
+        f"{'stage':<40}{'mean_us':>12}{'share':>9}",
         *rows,
         f"{'sum of the stages':<40}{total / 1e3:>12.2f}{found.explained:>9.1%}",
         f"{'the call, from Python':<40}{found.total_ns / 1e3:>12.2f}{1:>9.1%}",
