@@ -292,15 +292,15 @@ class FakeSide:
 
 
 def test_memory_is_told_without_the_pools_and_by_peer():
-    free = [int(mib * MIB) for mib in (1000, 990, 980, 974)]
+    free = [int(mib * MIB) for mib in (1000, 934, 924, 918)]
     prefill = FakeSide(free=free[:], open=[None], connect=[(9.0, 5.0), (2.0, 1.0), (4, 1), (3, 1)])
-    decodes = FakeSide(free=[int(mib * MIB) for mib in (1000, 960, 956, 950)], open=[[1, 2, 3, 4]])
+    decodes = FakeSide(free=[int(mib * MIB) for mib in (1000, 736, 732, 726)], open=[[1, 2, 3, 4]])
 
     cost = measure_setup(prefill, decodes, 1.0)
 
     assert (cost.first_connect_ms, cost.further_connect_ms, cost.first_write_ms) == (9, 3, 5)
-    assert cost.source_communicator_mib == pytest.approx(2)  # 10 less a pool of 8
-    assert cost.target_communicator_mib == pytest.approx(2)  # 40 less four pools, of four
+    assert cost.source_communicator_mib == pytest.approx(2)  # 66 less a pool of 64
+    assert cost.target_communicator_mib == pytest.approx(2)  # 264 less four pools, of four
     assert (cost.source_first_peer_mib, cost.source_further_peer_mib) == (10, 2)
     assert (cost.target_first_peer_mib, cost.target_further_peer_mib) == (4, 2)
 

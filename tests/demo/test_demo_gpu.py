@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import re
 import subprocess
 from dataclasses import replace
 from typing import Any
@@ -85,11 +86,11 @@ def test_a_spoiled_block_is_noticed() -> None:
 
 @needs_model
 @pytest.mark.skipif(has_gpu, reason="there is a GPU here")
-def test_without_a_gpu_both_sides_say_what_is_missing_once() -> None:
+def test_without_a_gpu_it_says_what_is_missing() -> None:
     ran = demo("--device", "cuda", "--model", "tiny", "--layers", "1", "--prompt-tokens", "32")
 
     assert ran.returncode == 3
-    assert "prefill failed: --device cuda: torch" in ran.stderr.replace("decode and ", "")
+    assert "failed: --device cuda: torch" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
@@ -248,8 +249,6 @@ def outcome(**changed: dict[str, Any]) -> dict[str, dict[str, Any]]:
     ],
 )
 def test_tokens_and_bytes_are_judged(results: Any, status: int, words: str) -> None:
-    import re
-
     judged = verdict.judge(results)
 
     assert judged.exit_status == status

@@ -5,6 +5,7 @@ What hangs or crashes there costs the row that it was asked for, and nothing els
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 from rdma_kv.cli.bench.child_process import Child
 from rdma_kv.cli.bench.pair import BenchError
 
+END_S = 10.0
 START_S = 120.0  # Python, torch and CUDA from a cold disk
 
 
@@ -43,7 +45,12 @@ class Remote:
         self._child.resume()
 
     def end(self) -> None:
-        self._child.kill()
+        """Within seconds, even when a driver does not let go of its process."""
+        if self._child.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child.pid, signal.SIGKILL)
+            self._child.join(END_S)
+        self._child.pipe.close()
 
     def _answer(self, limit_s: float, method: str) -> Any:
         try:

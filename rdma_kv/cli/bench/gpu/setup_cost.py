@@ -9,7 +9,7 @@ from .process import Remote
 from .work import Job
 
 PEERS = 4
-JOB = Job(block_bytes=4096)
+JOB = Job(block_bytes=32 * 1024)  # pools so large that torch takes as much for each, and no more
 MIB = 1 << 20
 
 

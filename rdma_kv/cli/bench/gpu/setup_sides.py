@@ -9,10 +9,24 @@ from rdma_kv.cli.local import HOST
 
 from .engine import Side
 from .ours import communicator
+from .place import Place
 from .setup_cost import JOB
 
 
-class Decodes(Side):
+class Warm(Side):
+    """What CUDA and torch take for themselves with the first kernel is not a communicator's."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.allocate(JOB)
+        self.release()
+        self.accelerator.synchronize()
+
+    def free(self) -> int | None:
+        return self.accelerator.free_bytes()
+
+
+class Decodes(Warm):
     """Several decode communicators, each with a pool of its own, as so many peers."""
 
     def open(self, count: int) -> list[int]:
@@ -23,9 +37,6 @@ class Decodes(Side):
             self._pools.append(self.pools)
         return self._listen()
 
-    def free(self) -> int | None:
-        return self.accelerator.free_bytes()
-
     def _listen(self) -> list[int]:
         self._comms = []
         for pools in self._pools:
@@ -34,16 +45,13 @@ class Decodes(Side):
         return [comm.port for comm in self._comms]
 
 
-class Prefill(Side):
+class Prefill(Warm):
     comm: RDMACommunicator
 
     def open(self) -> None:
         self.allocate(JOB)
         self.accelerator.synchronize()
         self.comm = communicator(self, "prefill", JOB)
-
-    def free(self) -> int | None:
-        return self.accelerator.free_bytes()
 
     def connect(self, port: int) -> tuple[float, float]:
         """Milliseconds to connect, and then to the end of the first write."""

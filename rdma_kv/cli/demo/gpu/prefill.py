@@ -39,15 +39,17 @@ class Submitted:
     transfer: Transfer
 
     def stamps(self, timeline: Timeline) -> LayerStamps:
-        stats = self.transfer.stats
+        # The core's own stamp, on our clock: stats count from a moment within the call, and a layer
+        # may take no longer than a call does.
+        finished_ns = self.transfer._core.stats["finished_ns"]
         return LayerStamps(
             layer=self.layer,
             ready_ns=timeline.at_ns(self.ready),
             paged_ns=timeline.at_ns(self.paged),
             called_ns=self.called_ns,
             returned_ns=self.returned_ns,
-            finished_ns=self.called_ns + stats.total_us * 1e3,
-            bytes=stats.bytes,
+            finished_ns=finished_ns,
+            bytes=self.transfer.stats.bytes,
         )
 
 
