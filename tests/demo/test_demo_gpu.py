@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -319,3 +320,61 @@ def test_layer_checksums_do_not_depend_on_where_the_blocks_lie() -> None:
     assert here == there
     assert spoiled in tables.decode
     assert layer_checksums(cache, table, 1) != here
+
+
+# ---- what prefill hands over
+
+
+class Recorder:
+    """Stands in for a communicator: keeps what each write was given, and what its source held."""
+
+    def __init__(self) -> None:
+        self.writes: list[dict[str, Any]] = []
+        self.cache: Any = None
+
+    def write_cache_async(self, *where: Any, layer_idx: int, **rest: Any) -> Any:
+        is_zero = not self.cache.keys[layer_idx].any()
+        self.writes.append({"layer": layer_idx, "is_zero": is_zero, **rest})
+        return SimpleNamespace(wait=lambda: True)
+
+
+@pytest.fixture
+def writer() -> Any:
+    from rdma_kv.cli.accelerator import Cpu
+    from rdma_kv.cli.demo.gpu.paging import PagedTensors
+    from rdma_kv.cli.demo.gpu.prefill import LayerWriter
+
+    settings = replace(Settings.of_device("rehearsal"), layers=2, prompt_tokens=20)
+    comm, cpu = Recorder(), Cpu()
+    comm.cache = PagedTensors(settings, pool_blocks(settings)[0], cpu.device)
+    made: Any = LayerWriter(comm, ("here", "1"), comm.cache, cpu, settings, lambda *told: None)  # type: ignore[arg-type]
+    sizes = settings.dimensions
+    made.ones = torch.ones(sizes.kv_heads, 20, sizes.head_dim, dtype=torch.bfloat16)
+    made.comm = comm
+    made.tag = settings.tag
+    return made
+
+
+@needs_model
+def test_each_layer_is_paged_before_the_mark_that_its_write_waits_for(writer) -> None:
+    for layer in range(2):
+        writer(layer, writer.ones, writer.ones)
+
+    assert [w["layer"] for w in writer.comm.writes] == [0, 1]
+    assert [w["tag"] for w in writer.comm.writes] == [0, writer.tag]  # the last one is announced
+    assert not any(w["is_zero"] for w in writer.comm.writes)
+    for write, submitted in zip(writer.comm.writes, writer.submitted, strict=True):
+        assert write["after"] is submitted.paged
+        assert submitted.ready.passed_ns <= submitted.paged.passed_ns <= submitted.called_ns
+
+
+@needs_model
+def test_a_warm_up_moves_zeros_so_that_nothing_right_is_at_decode_before_its_time(writer) -> None:
+    writer.page(0, writer.ones, writer.ones)
+
+    writer.warm_up()
+
+    assert [(w["layer"], w["tag"], w["is_zero"]) for w in writer.comm.writes] == [
+        (0, 0, True),
+        (1, 0, True),
+    ]
