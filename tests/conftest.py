@@ -6,8 +6,12 @@ import signal
 
 import pytest
 
-KNOWN = ("cma", "tcp", "rdma", "loopback")
-# What needs no hardware. rdma runs when it is asked for, and then a missing device is a failure.
+from support import cuda
+from support.route import ROUTES
+
+KNOWN = tuple(ROUTES)
+# What needs no hardware. All others run when they are asked for, and then a missing device is a
+# failure.
 USUAL = ("cma", "tcp", "loopback")
 
 
@@ -19,6 +23,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"transports for the contract, of {', '.join(KNOWN)}; repeat it or use commas; "
         f"default: {','.join(USUAL)}",
     )
+    parser.addoption(
+        "--same-gpu", action="store_true", help="both sides on GPU 0; default: decode on GPU 1"
+    )
+
+
+def pytest_report_header() -> str:
+    if cuda.is_fake():
+        return f"GPUs: {cuda.count()} of the FAKE CUDA driver, tests/fake_cuda: host memory"
+    return f"GPUs: {cuda.count()}"
 
 
 def pytest_configure(config: pytest.Config) -> None:

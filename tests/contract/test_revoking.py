@@ -201,7 +201,7 @@ def test_a_stopped_peer_is_revoked_or_the_call_says_not(wire: Wire, own_process:
     eventually(lambda: decode.digests() != untouched, 20, "bytes arrive")
 
     own_process.pause()
-    is_quiesced = wire.transport != "cma"  # only the sender can stop its own system calls
+    is_quiesced = not wire.only_the_sender_stops
     if is_quiesced:
         decode.revoke(ABORTED, timeout_s=3)
     else:
@@ -252,7 +252,7 @@ def test_who_was_given_up_comes_back_by_connecting_only(
         eventually(lambda: gone.extend(decode.departed()) or gone, 10, "it is told of")
         [[peer, _, reason, _]] = gone
         assert (peer, "sent nothing for" in reason) == (name, True)
-    elif wire.transport == "cma":  # stopped as it is, it cannot confirm
+    elif wire.only_the_sender_stops:  # stopped as it is, it cannot confirm
         with pytest.raises(NotQuiesced):
             decode.revoke(name, timeout_s=1)
     else:

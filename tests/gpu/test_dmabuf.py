@@ -17,6 +17,7 @@ import pytest
 
 from rdma_kv import Config, TransportUnavailable, _core
 from rdma_kv.cli import gpu_direct
+from support import cuda
 from support.patience import scaled
 
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -36,6 +37,7 @@ GPUS, WHY_NONE = devices()
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not GPUS, reason=f"no GPU: {WHY_NONE}"),
+    pytest.mark.skipif(cuda.is_fake(), reason="about the driver itself, and this one is fake"),
 ]
 every_gpu = pytest.mark.parametrize("gpu", range(len(GPUS)))
 

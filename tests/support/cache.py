@@ -67,10 +67,14 @@ class Cache:
         """All bytes of each tensor and layer, guards and padding included."""
         return self._raw
 
+    def raw_of(self, name: str, layer: int) -> np.ndarray:
+        """The same of one."""
+        return self._raw[name, layer]
+
     def blocks(self, name: str, layer: int) -> np.ndarray:
         """A view of the payload: (blocks, block bytes)."""
         block, stride = self.shape.tensors()[name]
-        payload = self._raw[name, layer][GUARD:]
+        payload = self.raw_of(name, layer)[GUARD:]
         return np.lib.stride_tricks.as_strided(
             payload, (self.shape.blocks, block), (stride, 1), writeable=True
         )
@@ -90,9 +94,23 @@ class Cache:
                 content = np.frombuffer(noise.bytes(self.shape.blocks * block), np.uint8)
                 self.blocks(name, layer)[:] = content.reshape(self.shape.blocks, block)
 
+    def flip(self, name: str, layer: int, offset: int) -> None:
+        """Changes one byte, so many after the first of block 0; negative: of the guard."""
+        self._raw[name, layer][GUARD + offset] ^= 0xFF
+
+    def swap(self, name: str, layer: int, one: int, other: int) -> None:
+        blocks = self.blocks(name, layer)
+        blocks[[one, other]] = blocks[[other, one]]
+
+    def places(self) -> list[list[Any]]:
+        """[tensor, layer, address, bytes] of all memory, guards included."""
+        return [
+            [name, layer, raw.ctypes.data, raw.size] for (name, layer), raw in self._raw.items()
+        ]
+
     def digests(self) -> dict[str, str]:
         """One digest per tensor and layer over all of its bytes, guards and padding included."""
-        return {f"{name}[{layer}]": _digest(raw) for (name, layer), raw in self._raw.items()}
+        return {f"{name}[{layer}]": _digest(raw) for (name, layer), raw in self.raw().items()}
 
     def block_digests(self) -> dict[str, list[str]]:
         """Per tensor and layer one digest of each block, then one of all bytes around them."""

@@ -21,7 +21,11 @@ def peer_process() -> Iterator[PeerProcess]:
 @pytest.fixture
 def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
     """A transport, and communicators on it that are closed after the test."""
-    with Wire(request.param, lambda: request.getfixturevalue("peer_process")) as made:
+    with Wire(
+        request.param,
+        lambda: request.getfixturevalue("peer_process"),
+        same_gpu=request.config.getoption("--same-gpu"),
+    ) as made:
         yield made
 
 

@@ -7,7 +7,6 @@ there arguments and results travel as JSON, so both are kept to what JSON can sa
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import dataclasses
 import os
 import select
@@ -20,6 +19,7 @@ from typing import Any
 
 from rdma_kv import Config, PeerInfo, RDMACommunicator, TransferError
 from support.cache import Cache, Shape
+from support.device_cache import DeviceCache
 from support.load import Load
 from support.patience import scaled
 from support.usage import usage
@@ -28,7 +28,10 @@ HERE = "127.0.0.1"
 
 
 class Side:
-    """A cache and its communicator. `settings` are KVCACHE_* variables, the only ones it sees."""
+    """A cache and its communicator. `settings` are KVCACHE_* variables, the only ones it sees.
+
+    `memory` is "host", or an arrangement of support.device_cache on GPU `gpu`.
+    """
 
     def __init__(
         self,
@@ -39,10 +42,16 @@ class Side:
         port: str = "0",
         seed: int = 0,
         reconnect: bool = True,
+        memory: str = "host",
+        gpu: int = -1,
     ) -> None:
         self.shape = shape
         self.seed = seed
-        self.cache = Cache(shape, seed)
+        self.cache = (
+            Cache(shape, seed)
+            if memory == "host"
+            else DeviceCache(shape, seed, gpu=gpu, arrangement=memory)
+        )
         give = self.cache.arrays if shape.dtype and not shape.padding else self.cache.pointers
         names = shape.tensors()
         extra: dict[str, Any] = {"tp_size": shape.tp_size, "tp_rank": shape.tp_rank}
@@ -55,7 +64,7 @@ class Side:
                 extra["value_scales"] = give("value_scale")
         self.comm = RDMACommunicator(
             role=role,
-            gpu_idx=-1,
+            gpu_idx=gpu,
             port=port,
             local_key_cache=give("key"),
             local_value_cache=give("value") if "value" in names else [],
@@ -83,13 +92,10 @@ class Side:
         return self.cache.blocks(name, layer)[first:end].copy().tobytes().hex()
 
     def flip(self, name: str, layer: int, offset: int) -> None:
-        """Changes one byte, so many after the first of block 0; negative: of the guard."""
-        first = self.cache.pointers(name)[layer]
-        ctypes.c_uint8.from_address(first + offset).value ^= 0xFF
+        self.cache.flip(name, layer, offset)
 
     def swap(self, name: str, layer: int, one: int, other: int) -> None:
-        blocks = self.cache.blocks(name, layer)
-        blocks[[one, other]] = blocks[[other, one]]
+        self.cache.swap(name, layer, one, other)
 
     def changed_within(self, seconds: float) -> bool:
         """Whether any byte changes from now on, for so long."""
@@ -106,11 +112,7 @@ class Side:
         return self.cache.copy()
 
     def places(self) -> list[list[Any]]:
-        """[tensor, layer, address, bytes] of all memory, guards included."""
-        return [
-            [name, layer, raw.ctypes.data, raw.size]
-            for (name, layer), raw in self.cache.raw().items()
-        ]
+        return self.cache.places()
 
     # ---- decode ----
 
@@ -224,6 +226,12 @@ class Side:
             tag=tag,
             timeout_s=scaled(timeout_s),
         ).wait()
+
+    def write_after(
+        self, address: Sequence[str], src: Sequence[int], dst: Sequence[int], layer: int, event: int
+    ) -> None:
+        """The plain call, after a raw CUevent."""
+        self.comm.write_cache(*address, src, dst, layer, after=event)
 
     def write_again_and_again(
         self, address: Sequence[str], src: Sequence[int], dst: Sequence[int], *, tag: int = 0

@@ -7,9 +7,11 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
+from typing import Any
 
 from support.cache import Cache, Shape
 from support.peer import PeerProcess, RemoteSide
+from support.route import ROUTES
 from support.side import Side
 
 Ids = list[int]
@@ -22,8 +24,14 @@ class Wire:
     `Side` and a `RemoteSide` are used alike.
     """
 
-    def __init__(self, transport: str, peer_process: Callable[[], PeerProcess]) -> None:
-        self.transport = transport
+    def __init__(
+        self, route: str, peer_process: Callable[[], PeerProcess], *, same_gpu: bool = False
+    ) -> None:
+        """`route` is a name of support.route, as is that of every transport for host memory."""
+        self._route = route
+        self._same_gpu = same_gpu
+        self._arrangements: dict[str, str] = {}
+        self.transport = ROUTES[route].transport
         self._peer_process = peer_process
         self._cleanup = ExitStack()
         self._seed = 1000
@@ -41,7 +49,16 @@ class Wire:
 
     def another(self) -> Wire:
         """The same transport, with communicators that are closed on their own."""
-        return Wire(self.transport, self._peer_process)
+        return Wire(self._route, self._peer_process, same_gpu=self._same_gpu)
+
+    def arrange(self, role: str, arrangement: str) -> None:
+        """Where the GPU memory of sides to come lies: one of support.device_cache."""
+        self._arrangements[role] = arrangement
+
+    @property
+    def only_the_sender_stops(self) -> bool:
+        """Whether decode cannot end writes without prefill's help: it writes straight into it."""
+        return self.transport in ("cma", "cuda_ipc")
 
     def settings(self, **more: str) -> dict[str, str]:
         """The variables for one side: this transport, the machine's NICs, and `more`."""
@@ -49,7 +66,7 @@ class Wire:
         return {"KVCACHE_TRANSPORT": self.transport, **machine, **more}
 
     def prefill(self, shape: Shape, *, reconnect: bool | str = True, **settings: str) -> Side:
-        what = {"seed": self._next_seed(), "reconnect": reconnect}
+        what = {"seed": self._next_seed(), "reconnect": reconnect, **self._memory("prefill")}
         side = Side("prefill", shape, self.settings(**settings), **what)
         self._cleanup.callback(side.close)
         return side
@@ -58,12 +75,13 @@ class Wire:
         self, process: PeerProcess, shape: Shape, *, reconnect: bool = True, **settings: str
     ) -> RemoteSide:
         """One in another process; whoever brought that also ends it."""
-        what = {"seed": self._next_seed(), "reconnect": reconnect}
+        what = {"seed": self._next_seed(), "reconnect": reconnect, **self._memory("prefill")}
         return process.open("prefill", shape, self.settings(**settings), **what)
 
     def decode_here(self, shape: Shape, **settings: str) -> Side:
         """One in the test's own process."""
-        side = Side("decode", shape, self.settings(**settings), seed=self._next_seed())
+        what = {"seed": self._next_seed(), **self._memory("decode")}
+        side = Side("decode", shape, self.settings(**settings), **what)
         self._cleanup.callback(side.close)
         return side
 
@@ -75,7 +93,12 @@ class Wire:
         port: str = "0",
         **settings: str,
     ) -> Side | RemoteSide:
-        what = {"settings": self.settings(**settings), "port": port, "seed": self._next_seed()}
+        what = {
+            "settings": self.settings(**settings),
+            "port": port,
+            "seed": self._next_seed(),
+            **self._memory("decode"),
+        }
         if self.transport == "loopback":
             side: Side | RemoteSide = Side("decode", shape, **what)
         else:
@@ -93,6 +116,17 @@ class Wire:
         assert prefill.connect(decode.address)
         assert prefill.transport_to(decode.address) == self.transport
         return prefill, decode
+
+    def _memory(self, role: str) -> dict[str, Any]:
+        """Where the caches of that role lie, for a side."""
+        route = ROUTES[self._route]
+        prefill, decode = route.gpus(same_gpu=self._same_gpu)
+        memory, gpu = (
+            (route.prefill_memory, prefill) if role == "prefill" else (route.decode_memory, decode)
+        )
+        if memory == "device":
+            memory = self._arrangements.get(role, memory)
+        return {"memory": memory, "gpu": gpu}
 
     def _next_seed(self) -> int:
         self._seed += 1
