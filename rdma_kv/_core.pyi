@@ -135,8 +135,9 @@ class Peer:
         tag: int,
         timeout_s: float,
     ) -> dict[str, int]:
-        """write_wait(), and the nanoseconds from this call to: planned, submitted, tabled, launched,
-        landed, completed. 0: the transport has no such stage. For benches."""
+        """write_wait(), for benches. When it was entered (ns of CLOCK_MONOTONIC), and the
+        nanoseconds from then to: planned, submitted, tabled, launched, landed, completed; 0: the
+        transport has no such stage."""
     @property
     def alive(self) -> bool: ...
     def look(self) -> bool:

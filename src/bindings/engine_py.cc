@@ -65,8 +65,8 @@ void write_wait(const PyPeer& self, py::handle src, py::handle dst, std::uint32_
   transfer->rethrow();
 }
 
-// write_wait(), and the nanoseconds from the call of the core to each stage; 0 for those that the
-// transport does not have.
+// write_wait(), and when the core was entered, and the nanoseconds from then to the end of each
+// stage; 0 for those that the transport does not have.
 py::dict write_traced(const PyPeer& self, py::handle src, py::handle dst, std::uint32_t first_layer,
                       std::uint32_t layer_count, std::uint32_t tag, double timeout_s) {
   Trace times;
@@ -83,6 +83,7 @@ py::dict write_traced(const PyPeer& self, py::handle src, py::handle dst, std::u
   constexpr const char* kNames[] = {"entered",  "planned", "submitted", "tabled",
                                     "launched", "landed",  "completed"};
   py::dict out;
+  out[kNames[0]] = times.at[0];
   for (std::size_t i = 1; i < times.at.size(); ++i) {
     out[kNames[i]] = times.at[i] == 0 ? 0 : times.at[i] - times.at[0];
   }

@@ -26,6 +26,12 @@ def communicator(side: Side, role: Literal["prefill", "decode"], job: Job) -> RD
     )
 
 
+def traced(comm: RDMACommunicator, peer: tuple[str, int], ids: tuple[Any, Any]) -> dict[str, int]:
+    """One write as write_cache() does it, and the core's moments."""
+    call = comm._prepare(*peer, *ids, None, 0, None, None, None, True)
+    return call.remote().peer.write_traced(*call.arguments()[:6])
+
+
 class OurTarget(Target):
     comm: RDMACommunicator | None = None
 
@@ -65,7 +71,7 @@ class OurInitiator(Initiator):
     def breakdown(self, seconds: float) -> Breakdown:
         assert self.comm
         comm = self.comm
-        return take_breakdown(lambda: comm.write_cache_async(*self._peer, *self._ids), seconds)
+        return take_breakdown(lambda: traced(comm, self._peer, self._ids), self.write, seconds)
 
     def release(self) -> None:
         if self.comm:
