@@ -278,9 +278,6 @@ def test_a_revoked_write_that_waits_lands_no_more(gpus: Wire):
             transfer.wait()
 
 
-# The write was stopped, and nobody is there to be told of it; yet the link is not quiesced before
-# the mapping is gone, and that waits for the kernel.
-@pytest.mark.xfail(raises=NotQuiesced, reason="the end waits for the unmapping", strict=True)
 def test_a_dead_decode_ends_writes_that_wait(gpus: Wire, own_process: PeerProcess):
     prefill = gpus.prefill(SHAPE)
     decode = gpus.decode(SHAPE, process=own_process)
