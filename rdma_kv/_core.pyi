@@ -146,7 +146,7 @@ class Peer:
         timeout_s: float,
     ) -> dict[str, int]:
         """write_wait(), for benches. When it was entered (ns of CLOCK_MONOTONIC), and the
-        nanoseconds from then to: begun, planned, submitted, tabled, launched, landed, completed;
+        nanoseconds from then to: planned, submitted, tabled, launched, landed, completed;
         0: the transport has no such stage."""
     @property
     def alive(self) -> bool: ...

@@ -86,8 +86,8 @@ py::dict write_traced(const PyPeer& self, py::handle src, py::handle dst, std::u
   }
   trace(Stage::kCompleted);
   tracing = nullptr;
-  constexpr const char* kNames[] = {"entered", "begun",    "planned", "submitted",
-                                    "tabled",  "launched", "landed",  "completed"};
+  constexpr const char* kNames[] = {"entered",  "planned", "submitted", "tabled",
+                                    "launched", "landed",  "completed"};
   py::dict out;
   out[kNames[0]] = times.at[0];
   for (std::size_t i = 1; i < times.at.size(); ++i) {

@@ -5,6 +5,7 @@ Run with -s to see what the GPUs report.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -84,7 +85,7 @@ def test_whole_pages_around_a_range_are_exported(
 def test_a_buffer_outlives_the_allocation_and_closes_with_its_owner(gpu: int) -> None:
     memory = _core.ProbeMemory(gpu, 2 * MIB)
     buffer = exported(memory.address, 2 * MIB, gpu)
-    fd = buffer.fd
+    fd, inode = buffer.fd, os.fstat(buffer.fd).st_ino
 
     del memory
     gc.collect()
@@ -92,8 +93,8 @@ def test_a_buffer_outlives_the_allocation_and_closes_with_its_owner(gpu: int) ->
     assert size_of(buffer) == 2 * MIB
     del buffer
     gc.collect()
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(fd)
+    with contextlib.suppress(OSError):  # closed, or another thread has it for something else
+        assert os.fstat(fd).st_ino != inode
 
 
 def test_a_range_that_leaves_its_allocation_is_refused() -> None:

@@ -63,7 +63,6 @@ class CudaIpcLink final : public Link {
     const int err = errno;
     throw Error(Errc::kHandshake, join("epoll: ", reason(err), "; is `ulimit -n` large enough?"));
   }
-  void expect(Write& write, std::uint64_t blocks, kv::LayerRange layers) noexcept override;
   void order(Write& write, cuda::After after) override;
   Post post(Write& write) noexcept override;
   std::size_t poll(Completion* out, std::size_t most) noexcept override;
@@ -77,7 +76,6 @@ class CudaIpcLink final : public Link {
   bool arm(bool wants_post) noexcept override;
   Nanos patience() const noexcept override;
   bool orders_on_gpu() const noexcept override { return true; }
-  bool begins_early() const noexcept override { return true; }
   LinkCounters counters() const noexcept override { return counters_; }
   const char* transport() const noexcept override { return "cuda_ipc"; }
   std::string describe() const override { return description_; }
@@ -129,23 +127,6 @@ void CudaIpcLink::lose(const char* call, cuda::Status status) noexcept {
                               "(the kernel's log, dmesg, may name an Xid)")});
 }
 
-// The driver's call and the GPU's start take as long as the plan of a few thousand blocks: both at
-// the same time. Only where nothing else would wait behind it.
-void CudaIpcLink::expect(Write& write, std::uint64_t blocks, kv::LayerRange layers) noexcept {
-  if (!path_ || is_broken_ || !flights_.empty() || blocks < kLeastEarlyBlocks) return;
-  if (layers.count == 0 || layers.first + std::uint64_t{layers.count} > mapping_->layers()) return;
-  cuda::Slot* const slot = path_->queue.take();
-  if (slot == nullptr) return;
-  cuda::CopyJob job = path_->target.job();
-  job.first_layer = layers.first;
-  job.layer_count = layers.count;
-  if (path_->queue.launch_early(*slot, job, blocks) == cuda::kSuccess) {
-    write.state = reinterpret_cast<std::uint64_t>(slot);
-  } else {
-    path_->queue.give_back(slot);
-  }
-}
-
 void CudaIpcLink::order(Write& write, cuda::After after) {
   cuda::Slot* const slot = path_ ? path_->queue.take() : nullptr;
   if (slot == nullptr) {
@@ -192,12 +173,6 @@ cuda::Status CudaIpcLink::start_bulk(Write& write, cuda::Slot& slot) noexcept {
 
 cuda::Status CudaIpcLink::start(Write& write, cuda::Slot& slot) noexcept {
   const kv::Plan& plan = *write.plan;
-  if (slot.has_head_start()) {
-    ++counters_.posts;
-    counters_.work_requests += plan.blocks();
-    path_->queue.go(slot, plan.runs(), plan.blocks());
-    return cuda::kSuccess;
-  }
   if (!path_->queue.waits(slot) && is_bulk(plan)) return start_bulk(write, slot);
   cuda::CopyJob job = path_->target.job();
   job.first_layer = plan.layers().first;
@@ -209,7 +184,6 @@ cuda::Status CudaIpcLink::start(Write& write, cuda::Slot& slot) noexcept {
 
 Post CudaIpcLink::post(Write& write) noexcept {
   if (is_broken_) return Post::kBroken;
-  if (write.state != 0 && slot_of(write)->has_head_start() && is_bulk(*write.plan)) forget(write);
   if (write.state == 0) write.state = reinterpret_cast<std::uint64_t>(path_->queue.take());
   if (write.state == 0) {
     if (!flights_.empty()) return Post::kQueueFull;
@@ -251,15 +225,8 @@ void CudaIpcLink::look_at_copies() noexcept {
   std::size_t kept = 0;
   for (std::size_t i = 0; i < flights_.size(); ++i) {
     const Flight flight = flights_[i];
-    const bool has_ended = flight.slot->is_done() && !is_broken_;
-    if (has_ended && (flight.is_stopping || !flight.slot->was_late())) {
+    if (flight.slot->is_done() && !is_broken_) {
       land(flight);
-    } else if (has_ended) {
-      // The host was held up between expect() and post(). Anything may have been copied.
-      path_->queue.reuse(*flight.slot);
-      const cuda::Status status = start(*flight.write, *flight.slot);
-      if (status != cuda::kSuccess) lose("starting the copy again", status);
-      flights_[kept++] = flight;
     } else {
       flights_[kept++] = flight;
     }

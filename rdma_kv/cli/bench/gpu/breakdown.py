@@ -14,11 +14,10 @@ BEFORE, AFTER = "Python, until the core has it", "Python, after the core has end
 
 # What the core calls the end of a stage, and what the stage was spent on.
 STAGES = {
-    "begun": "head start: the driver's call",
     "planned": "plan: ids checked and joined",
     "submitted": "queue: the peer's lock, the transfer's object",
     "tabled": "table of blocks, into page-locked memory",
-    "launched": "launch, or the word to go",
+    "launched": "launch: the driver's call",
     "landed": "kernel, and noticing that it is done",
     "completed": "completion: the transfer is told, the waiter wakes",
 }
@@ -83,7 +82,8 @@ def middle_half(taken: list[tuple[int, dict[str, int]]], plain_ns: list[int]) ->
     """Of (total, stages) of each write that was looked at, and of each that was not."""
     quarter = len(taken) // 4
     middle = sorted(taken, key=lambda one: one[0])[quarter : len(taken) - quarter]
-    names = middle[0][1]
-    stages = {name: statistics.fmean(one[name] for _, one in middle) for name in names}
+    # Where another thread saw the end of a copy, this one did not see when.
+    names = list(dict.fromkeys(name for _, one in middle for name in one))
+    stages = {name: statistics.fmean(one.get(name, 0) for _, one in middle) for name in names}
     totals = sorted(plain_ns)[quarter : len(plain_ns) - quarter]
     return Breakdown(len(taken), statistics.fmean(totals), stages)
