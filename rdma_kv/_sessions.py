@@ -312,16 +312,19 @@ class Sessions:
             self._refuse(session.identity, wire.UNAVAILABLE, reason)
             return
         try:
-            ticket, endpoint = accept_link(
-                self._side, request, session.name, session.geometry, session.pid
-            )
+            accepted = accept_link(self._side, request, session.name, session.geometry, session.pid)
         except (RdmaKvError, ValueError) as error:
             self._refuse(session.identity, wire.UNAVAILABLE, str(error))
             return
+        ticket = accepted.ticket
         session.links.append(ticket.link_id)
         session.was_linked, session.why_linkless = True, ""
         opened = wire.Opened(
-            epoch=self._side.epoch, link_id=ticket.link_id, token=ticket.token, rdma=endpoint
+            epoch=self._side.epoch,
+            link_id=ticket.link_id,
+            token=ticket.token,
+            rdma=accepted.rdma,
+            ring=accepted.ring,
         )
         self._send(session.identity, opened)
 
