@@ -111,6 +111,7 @@ class StagedLink final : public Link {
   void take_answers() noexcept;
   bool take_answer(std::uint64_t serial) noexcept;
   void release(Slot& slot) noexcept;
+  bool is_next_told(const Flight& flight) const noexcept;
   void look_after(Flight& flight) noexcept;
   void close_gate(Flight& flight) noexcept;
   void look_for_failure() noexcept;
@@ -327,7 +328,8 @@ bool StagedLink::cut_next() noexcept {
   for (const kv::Run& run : slot.runs) blocks += run.count;
   slot.packing = pack(*mapping_, blocks);
   slot.serial = next_serial_++;
-  slot.tag = is_first && is_cut(*flight) ? flight->write->tag : 0;
+  const bool is_whole = is_first && is_cut(*flight);
+  slot.tag = is_whole && notified_.empty() && is_next_told(*flight) ? flight->write->tag : 0;
   slot.flight = &*flight;
   slot.is_answered = false;
   const std::uint64_t used = payload_at(slot.runs.size()) + slot.packing.layer_bytes * layers.count;
@@ -511,15 +513,25 @@ void StagedLink::release(Slot& slot) noexcept {
   look_after(flight);
 }
 
+// Notices come in the order of the writes, but for those that wait for an event.
+bool StagedLink::is_next_told(const Flight& flight) const noexcept {
+  for (const Flight& each : flights_) {
+    if (&each == &flight) return true;
+    if (each.write->tag != 0 && each.gate == nullptr && !each.is_stopping) return false;
+  }
+  return true;
+}
+
 // Ends a flight whose last chunk is over.
 void StagedLink::look_after(Flight& flight) noexcept {
   if (flight.under_way > 0 || flight.gate != nullptr) return;
   if (!flight.is_stopping && !is_cut(flight)) return;
+  const bool needs_notice = flight.write->tag != 0 && !flight.is_told && !flight.is_stopping;
+  if (needs_notice && !is_next_told(flight)) return;
   Write& write = *flight.write;
-  const bool is_told = flight.is_told;
-  write.is_abandoned = flight.is_stopping && !is_told;
+  write.is_abandoned = flight.is_stopping && !flight.is_told;
   flights_.remove_if([&](const Flight& each) { return &each == &flight; });
-  if (write.tag == 0 || is_told || write.is_abandoned) {
+  if (!needs_notice) {
     completed_.push_back(&write);
     return;
   }
