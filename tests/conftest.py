@@ -44,6 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "one_transport: does not depend on the transport; runs on the first one only"
     )
+    config.addinivalue_line(
+        "markers", "host_memory: about memory of the host, so on no route with a GPU"
+    )
 
 
 def transports(config: pytest.Config) -> list[str]:
@@ -60,6 +63,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     chosen = transports(metafunc.config)
     if metafunc.definition.get_closest_marker("two_processes"):
         chosen = [name for name in chosen if name != "loopback"]
+    if metafunc.definition.get_closest_marker("host_memory"):
+        chosen = [name for name in chosen if ROUTES[name].is_on_the_host]
     if metafunc.definition.get_closest_marker("one_transport"):
         chosen = chosen[:1]
     metafunc.parametrize("wire", chosen, indirect=True)

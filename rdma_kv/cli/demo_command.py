@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,12 +15,23 @@ from rdma_kv.cli.console import BAD_USAGE, INTERRUPTED, errors, fail, output
 from rdma_kv.cli.demo import report, verdict
 from rdma_kv.cli.demo.conductor import model_environment, run_locally
 from rdma_kv.cli.demo.events import Fields
+from rdma_kv.cli.demo.gpu import verdict as gpu_verdict
 from rdma_kv.cli.demo.progress import bars
 from rdma_kv.cli.demo.recording import Recording
-from rdma_kv.cli.demo.settings import DemoError, Settings
+from rdma_kv.cli.demo.roles import play_decode as decode_role
+from rdma_kv.cli.demo.roles import play_prefill as prefill_role
+from rdma_kv.cli.demo.roles import play_reference as reference_role
+from rdma_kv.cli.demo.settings import CPU, CUDA, REHEARSAL, DemoError, Settings
 from rdma_kv.cli.demo.source import check_model_can_run
 
 DEFAULTS = Settings()
+ON_GPU = Settings.of_device(CUDA)
+
+
+class Device(str, Enum):
+    CPU = CPU
+    CUDA = CUDA
+    REHEARSAL = REHEARSAL
 
 
 class Role(str, Enum):
@@ -29,14 +41,39 @@ class Role(str, Enum):
 
 def demo(
     transport: Annotated[
-        str, typer.Option(help="auto, rdma, cma or tcp; auto takes the first that works.")
+        str,
+        typer.Option(help="auto, rdma, cuda_ipc, cma or tcp; auto takes the first that works."),
     ] = "",
-    layers: Annotated[int, typer.Option(help="Layers of the model.")] = DEFAULTS.layers,
+    device: Annotated[
+        Device,
+        typer.Option(help="Where model and cache lie; rehearsal: cuda's code, on the CPU."),
+    ] = Device.CPU,
+    prefill_gpu: Annotated[
+        int, typer.Option(help="With --device cuda: prefill's.")
+    ] = DEFAULTS.prefill_gpu,
+    decode_gpu: Annotated[
+        int, typer.Option(help="With --device cuda: decode's; -1: 1, where there is one, else 0.")
+    ] = DEFAULTS.decode_gpu,
+    model: Annotated[
+        str, typer.Option(help="With --device cuda: 7b or tiny.", show_default="by --device")
+    ] = "",
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Layers of the model; {DEFAULTS.layers}, with --device cuda {ON_GPU.layers}."
+        ),
+    ] = None,
     prompt_tokens: Annotated[
-        int, typer.Option(help="Length of the prompt.")
-    ] = DEFAULTS.prompt_tokens,
+        int | None,
+        typer.Option(
+            help=f"Length of the prompt; {DEFAULTS.prompt_tokens}, "
+            f"with --device cuda {ON_GPU.prompt_tokens}."
+        ),
+    ] = None,
     block_tokens: Annotated[int, typer.Option(help="Tokens in a block.")] = DEFAULTS.block_tokens,
-    generate: Annotated[int, typer.Option(help="Tokens to generate.")] = DEFAULTS.generate,
+    generate: Annotated[
+        int | None, typer.Option(help=f"Tokens to generate; {DEFAULTS.generate}.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, prompt and block tables.")] = DEFAULTS.seed,
     corrupt: Annotated[
         bool, typer.Option("--corrupt", help="Spoil one block on decode: it must be noticed.")
@@ -53,8 +90,13 @@ def demo(
         str, typer.Option(metavar="HOST:PORT", help="With --role prefill: where decode listens.")
     ] = "",
     timeout_s: Annotated[
-        float, typer.Option("--timeout", help="Seconds to wait for the other side.")
-    ] = DEFAULTS.timeout_s,
+        float | None,
+        typer.Option(
+            "--timeout",
+            help=f"Seconds to wait for the other side; {DEFAULTS.timeout_s:g}, "
+            f"with --device cuda {ON_GPU.timeout_s:g}.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compute a prompt in one process, move its KV cache, generate from it in another.
@@ -64,17 +106,24 @@ def demo(
     Exit status: 0 equal; 1 different (so ends --corrupt, too, once it was noticed); 2 wrong
     arguments; 3 could not run; 4 --corrupt was not noticed.
     """
-    asked = Settings(
+    given: dict[str, Any] = {
+        "model": model or None,
+        "layers": layers,
+        "prompt_tokens": prompt_tokens,
+        "generate": generate,
+        "timeout_s": timeout_s,
+    }
+    asked = replace(
+        Settings.of_device(device.value),
         transport=transport or os.environ.get("KVCACHE_TRANSPORT") or DEFAULTS.transport,
-        layers=layers,
-        prompt_tokens=prompt_tokens,
         block_tokens=block_tokens,
-        generate=generate,
         seed=seed,
         corrupt=corrupt,
         record=record,
         replay=replay,
-        timeout_s=timeout_s,
+        prefill_gpu=prefill_gpu,
+        decode_gpu=decode_gpu,
+        **{name: value for name, value in given.items() if value is not None},
     )
     try:
         settings = checked(asked)
@@ -128,28 +177,33 @@ def play_both(settings: Settings, as_json: bool) -> int:
     if as_json:
         print(report.as_json(settings, results, outcome))
     else:
-        report.show_prefill(output(), settings, results["prefill"])
+        show_results(settings, results)
         report.show_verdict(output(), outcome)
     return outcome.exit_status
 
 
+def show_results(settings: Settings, results: dict[str, Fields]) -> None:
+    if settings.device != CPU:
+        from rdma_kv.cli.demo.gpu.report import show
+
+        show(output(), settings, results)
+    elif "prefill" in results:
+        report.show_prefill(output(), settings, results["prefill"])
+
+
 def play_prefill(settings: Settings, address: tuple[str, str], as_json: bool) -> int:
     os.environ.update(model_environment())
-    from rdma_kv.cli.demo.prefill import run_prefill
-
     with bars(errors(), settings, "prefill") as show:
-        result = run_prefill(settings, lambda: address, lambda e, f: show(f"prefill {e}", f))
+        result = prefill_role(settings, lambda: address, lambda e, f: show(f"prefill {e}", f))
     if as_json:
         print(report.as_json(settings, {"prefill": result}, None))
     else:
-        report.show_prefill(output(), settings, result)
+        show_results(settings, {"prefill": result})
     return verdict.EQUAL
 
 
 def play_decode(settings: Settings, port: str, as_json: bool) -> int:
     os.environ.update(model_environment())
-    from rdma_kv.cli.demo.decode import run_decode, run_reference
-
     console = errors()
     roles = ("decode",) if settings.replay else ("decode", "reference")
     with bars(console, settings, *roles) as show:
@@ -159,19 +213,22 @@ def play_decode(settings: Settings, port: str, as_json: bool) -> int:
                 console.print(f"listening on port {fields['port']}; now start --role prefill there")
             show(f"decode {event}", fields)
 
-        results = {"decode": run_decode(settings, port, show_decode)}
+        results = {"decode": decode_role(settings, port, show_decode)}
         if not settings.replay:
-            results["reference"] = run_reference(settings, lambda e, f: show(f"reference {e}", f))
+            results["reference"] = reference_role(settings, lambda e, f: show(f"reference {e}", f))
     outcome = judge(results)
     if as_json:
         print(report.as_json(settings, results, outcome))
     else:
+        show_results(settings, results)
         report.show_verdict(output(), outcome)
     return outcome.exit_status
 
 
 def judge(results: dict[str, Fields]) -> verdict.Verdict:
     decode = results["decode"]
+    if "kv" in decode:
+        return gpu_verdict.judge(results)
     corrupted_block = decode.get("corrupted_block")
     if "differing" in decode:
         return verdict.judge_blocks(decode["differing"], decode["blocks"], corrupted_block)

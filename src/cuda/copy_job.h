@@ -38,7 +38,8 @@ struct CopyJob {
   unsigned long long layer_bytes;  // of a packed side
   const BlockPair* blocks;
   CopyWords* words;
-  unsigned* arrivals;  // of thread blocks; 0 before and after
+  unsigned* arrivals;     // of thread blocks, counted on from copy to copy
+  unsigned arrivals_end;  // what the last one of this copy counts to
   unsigned done_value;
   unsigned asks;  // not 0: the copy may have been stopped before it begins
   unsigned first_layer;

@@ -86,10 +86,9 @@ __device__ inline void copy_share(const CopyJob& job, unsigned warp, unsigned wa
 }
 
 // By one thread of a block whose threads have all met: the last block of all tells the host.
-__device__ inline void arrive(const CopyJob& job, unsigned thread_blocks) {
+__device__ inline void arrive(const CopyJob& job) {
   __threadfence_system();
-  if (atomicAdd(job.arrivals, 1u) + 1 != thread_blocks) return;
-  *job.arrivals = 0;
+  if (atomicAdd(job.arrivals, 1u) + 1 != job.arrivals_end) return;
   __threadfence_system();
   static_cast<volatile CopyWords*>(job.words)->done = job.done_value;
 }
@@ -107,5 +106,5 @@ extern "C" __global__ void __launch_bounds__(512)
     copy_share(job, thread / kLanes, gridDim.x * blockDim.x / kLanes, thread % kLanes);
   }
   __syncthreads();
-  if (threadIdx.x == 0) arrive(job, gridDim.x);
+  if (threadIdx.x == 0) arrive(job);
 }

@@ -28,7 +28,8 @@ class CopyKernel {
   const std::string& origin() const noexcept { return origin_; }  // how it was compiled
   int multiprocessors() const noexcept { return multiprocessors_; }
 
-  // With the context current. `job.arrivals` must be 0 when it begins.
+  // With the context current. Copies that share
+  // `job.arrivals` run one after the other.
   [[nodiscard]] Status launch(const CopyJob& job, unsigned thread_blocks,
                               RawStream stream) const noexcept;
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/trace.h"
 
 namespace rdma_kv::cuda {
 namespace {
@@ -32,6 +33,29 @@ void sweep() noexcept {
     if (slot->is_done()) over.push_back(std::move(slot));
   }
   std::erase(yard.slots, nullptr);
+}
+
+// Blocks [first, first + count) of the runs, one by one.
+void fill(BlockPair* pair, std::span<const kv::Run> runs, std::uint64_t first,
+          std::uint64_t count) noexcept {
+  if (runs.size() == count && first == 0) {  // no two neighbours, and all of them
+    for (const kv::Run& run : runs) *pair++ = {run.src_block, run.dst_block};
+    return;
+  }
+  for (const kv::Run& run : runs) {
+    if (count == 0) break;
+    if (first >= run.count) {
+      first -= run.count;
+      continue;
+    }
+    const auto skip = static_cast<std::uint32_t>(first);
+    const auto take = static_cast<std::uint32_t>(std::min<std::uint64_t>(run.count - skip, count));
+    for (std::uint32_t i = skip; i < skip + take; ++i) {
+      *pair++ = {run.src_block + i, run.dst_block + i};
+    }
+    first = 0;
+    count -= take;
+  }
 }
 
 void signal(void* closure) {
@@ -174,10 +198,13 @@ Status CopyQueue::launch_prepared(Slot& slot, CopyJob& job, unsigned thread_bloc
   job.words = reinterpret_cast<CopyWords*>(slot.memory_->on_device());
   job.blocks = reinterpret_cast<const BlockPair*>(slot.memory_->on_device() + kPairsAt);
   job.arrivals = reinterpret_cast<unsigned*>(slot.lane_->arrivals.address());
+  job.arrivals_end = slot.lane_->arrived + thread_blocks;
   job.done_value = slot.value_;
   job.asks = slot.asks_ ? 1 : 0;
   const Status status = kernel_->launch(job, thread_blocks, slot.lane_->stream.raw());
   if (status != kSuccess) return status;
+  trace(Stage::kLaunched);
+  slot.lane_->arrived = job.arrivals_end;
   slot.is_launched_ = true;
   ++slot.lane_->launches;
   return kSuccess;
@@ -192,22 +219,8 @@ Status CopyQueue::launch(Slot& slot, CopyJob& job, std::span<const kv::Run> runs
     log(LogLevel::kError, join("no room for a table of ", count, " blocks: ", error.what()));
     return kOutOfMemory;
   }
-  BlockPair* pair = slot.pairs();
-  std::uint64_t left = count;
-  for (const kv::Run& run : runs) {
-    if (left == 0) break;
-    if (first >= run.count) {
-      first -= run.count;
-      continue;
-    }
-    const auto skip = static_cast<std::uint32_t>(first);
-    const auto take = static_cast<std::uint32_t>(std::min<std::uint64_t>(run.count - skip, left));
-    for (std::uint32_t i = skip; i < skip + take; ++i) {
-      *pair++ = {run.src_block + i, run.dst_block + i};
-    }
-    first = 0;
-    left -= take;
-  }
+  fill(slot.pairs(), runs, first, count);
+  trace(Stage::kTabled);
   std::uint64_t pieces = 0;
   for (unsigned t = 0; t < job.tensor_count; ++t) pieces += job.walks[t].pieces * count;
   job.block_count = static_cast<unsigned>(count);

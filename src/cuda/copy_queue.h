@@ -22,6 +22,7 @@ struct Lane {
 
   Stream stream;
   DeviceMemory arrivals;
+  std::uint32_t arrived = 0;  // what the counter is, or will be, after the last launch
   std::uint64_t launches = 0;
   std::uint64_t announced = 0;  // launches whose end wakes somebody up
 };

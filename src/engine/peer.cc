@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "engine/explain.h"
 #include "engine/limits.h"
 
@@ -90,6 +91,7 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
                                       Label label, Nanos deadline, Then then, cuda::After after) {
   auto plan = take_plan();
   plan->assign(*mapping_, src, dst, layers);
+  trace(Stage::kPlanned);
   if (plan->runs().size() > most_runs_) {
     throw Error(Errc::kValue,
                 join(plan->runs().size(), " runs of neighbouring blocks in one write; ", transport_,
@@ -115,6 +117,7 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
   transfer->write_.id = next_id_++;
   transfer->write_.cursor = kv::Cursor(*transfer->plan_, *mapping_);
   queued_.push_back(transfer);
+  trace(Stage::kSubmitted);
   next_deadline_ = std::min(next_deadline_, deadline);
   if (then == Then::kWait || is_driven_) return transfer;
   if (link_->copies_in_post()) {

@@ -1,6 +1,7 @@
 #include "kv/plan.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <tuple>
 #include <unordered_set>
@@ -53,34 +54,25 @@ std::pair<std::size_t, Id> first_repeated(std::span<const Run> runs) {
 
 }  // namespace
 
-bool Plan::make_room_to_mark(std::uint64_t dst_blocks) {
+bool Plan::begin_marking(std::uint64_t dst_blocks) {
   if (dst_blocks > kMostMarkedBlocks) return false;
-  if (seen_.size() * 64 < dst_blocks) seen_.resize((dst_blocks + 63) / 64);
+  if (seen_.size() < dst_blocks) seen_.resize(dst_blocks);
+  if (++call_ != 0) return true;
+  std::fill(seen_.begin(), seen_.end(), std::uint8_t{0});
+  call_ = 1;
   return true;
 }
 
-// False when one of them was marked before; then not all are.
+// False when one of them was marked before.
 bool Plan::mark(std::uint32_t first, std::uint32_t count) noexcept {
-  const std::uint64_t end = std::uint64_t{first} + count;
-  for (std::uint64_t block = first; block < end;) {
-    const std::uint64_t in_word = std::min(64 - block % 64, end - block);
-    const std::uint64_t bits = (~std::uint64_t{0} >> (64 - in_word)) << (block % 64);
-    if ((seen_[block / 64] & bits) != 0) return false;
-    seen_[block / 64] |= bits;
-    block += in_word;
-  }
-  return true;
-}
-
-void Plan::unmark() noexcept {
-  for (const Run& run : runs_) {
-    const std::uint32_t last = run.dst_block + run.count - 1;
-    for (std::uint32_t word = run.dst_block / 64; word <= last / 64; ++word) seen_[word] = 0;
-  }
+  std::uint8_t* const begin = seen_.data() + first;
+  const bool is_new = std::memchr(begin, call_, count) == nullptr;
+  std::memset(begin, call_, count);
+  return is_new;
 }
 
 bool Plan::overlap() {
-  sorted_.assign(runs_.begin(), runs_.end());
+  sorted_.assign(runs().begin(), runs().end());
   std::sort(sorted_.begin(), sorted_.end(),
             [](const Run& a, const Run& b) { return a.dst_block < b.dst_block; });
   for (std::size_t i = 1; i < sorted_.size(); ++i) {
@@ -90,7 +82,7 @@ bool Plan::overlap() {
 }
 
 void Plan::clear() noexcept {
-  runs_.clear();
+  run_count_ = 0;
   layers_ = {0, 0};
   blocks_ = 0;
   bytes_ = 0;
@@ -101,40 +93,45 @@ void Plan::check_and_join(std::span<const Src> src, std::span<const Dst> dst,
                           const Mapping& mapping) {
   const std::uint64_t src_blocks = mapping.src_blocks();
   const std::uint64_t dst_blocks = mapping.dst_blocks();
-  const bool marks = make_room_to_mark(dst_blocks);
-  runs_.reserve(src.size());
+  const bool marks = begin_marking(dst_blocks);
+  if (runs_.size() < src.size()) runs_.resize(src.size());
+  // In registers: what is stored through one pointer may be read through another, as far as the
+  // compiler knows.
+  std::uint8_t* const seen = seen_.data();
+  const std::uint8_t call = call_;
+  const std::size_t count = src.size();
+  Run* next = runs_.data();
+  std::uint32_t src_next = UINT32_MAX;  // ids that would go on with the last run
+  std::uint32_t dst_next = UINT32_MAX;
   std::size_t i = 0;
   bool twice = false;
   Src src_id = 0;
   Dst dst_id = 0;
-  for (; i < src.size(); ++i) {
+  for (; i < count; ++i) {
     src_id = read_once(src[i]);
     dst_id = read_once(dst[i]);
     if (!in_range(src_id, src_blocks) || !in_range(dst_id, dst_blocks)) break;
     const auto s = static_cast<std::uint32_t>(src_id);
     const auto d = static_cast<std::uint32_t>(dst_id);
     if (marks) {
-      const std::uint64_t bit = std::uint64_t{1} << (d % 64);
-      if ((seen_[d / 64] & bit) != 0) {
+      if (seen[d] == call) {
         twice = true;
         break;
       }
-      seen_[d / 64] |= bit;
+      seen[d] = call;
     }
-    if (!runs_.empty()) {
-      Run& last = runs_.back();
-      if (last.src_block + last.count == s && last.dst_block + last.count == d) {
-        ++last.count;
-        continue;
-      }
+    if (s == src_next && d == dst_next) {
+      ++next[-1].count;
+    } else {
+      *next++ = {s, d, 1};
     }
-    runs_.push_back({s, d, 1});
+    src_next = s + 1;
+    dst_next = d + 1;
   }
-  if (marks) {
-    unmark();
-  } else if (i == src.size() && overlap()) {
+  run_count_ = static_cast<std::size_t>(next - runs_.data());
+  if (!marks && i == count && overlap()) {
     twice = true;
-    std::tie(i, dst_id) = first_repeated<Dst>(runs_);
+    std::tie(i, dst_id) = first_repeated<Dst>(runs());
   }
   if (!twice && i == src.size()) return;
   clear();
@@ -169,21 +166,21 @@ bool Plan::assign_received(const Mapping& mapping, std::span<const Run> runs, La
   clear();
   if (std::uint64_t{layers.first} + layers.count > mapping.layers()) return false;
   const std::uint64_t dst_blocks = mapping.dst_blocks();
-  const bool marks = make_room_to_mark(dst_blocks);
+  const bool marks = begin_marking(dst_blocks);
+  if (runs_.size() < runs.size()) runs_.resize(runs.size());
   bool is_sound = true;
   for (const Run& run : runs) {
     if (run.count == 0 || std::uint64_t{run.dst_block} + run.count > dst_blocks) {
       is_sound = false;
       break;
     }
-    runs_.push_back({0, run.dst_block, run.count});
+    runs_[run_count_++] = {0, run.dst_block, run.count};
     blocks_ += run.count;
     if (marks && !mark(run.dst_block, run.count)) {
       is_sound = false;
       break;
     }
   }
-  if (marks) unmark();
   if (!is_sound || (!marks && overlap())) {
     clear();
     return false;

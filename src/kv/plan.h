@@ -34,9 +34,10 @@ struct Extent {
   std::uint32_t region;
 };
 
-// Up to so many destination blocks the ids of a write are checked against one bit for each (128
-// KiB); with more, which only the peer's word may stand for, by sorting the runs of the write.
-inline constexpr std::uint64_t kMostMarkedBlocks = std::uint64_t{1} << 20;
+// Up to so many destination blocks the ids of a write are checked against one byte for each (512
+// KiB); with more, which only the peer's word may stand for, by sorting the runs of the write. A
+// byte and not a bit: blocks in random order would wait for each other's stores to the same word.
+inline constexpr std::uint64_t kMostMarkedBlocks = std::uint64_t{1} << 19;
 
 // All pieces of one transfer, in this canonical order: layer, then tensor, then run, then block.
 // Both sides of a TCP stream walk it, so the order is part of the wire (docs/wire.md).
@@ -56,8 +57,8 @@ class Plan {
   [[nodiscard]] bool assign_received(const Mapping& mapping, std::span<const Run> runs,
                                      LayerRange layers);
 
-  bool empty() const noexcept { return runs_.empty() || layers_.count == 0; }
-  std::span<const Run> runs() const noexcept { return runs_; }
+  bool empty() const noexcept { return run_count_ == 0 || layers_.count == 0; }
+  std::span<const Run> runs() const noexcept { return {runs_.data(), run_count_}; }
   LayerRange layers() const noexcept { return layers_; }
   std::uint64_t blocks() const noexcept { return blocks_; }
   // Payload over all layers and tensors.
@@ -68,18 +69,19 @@ class Plan {
   void check_and_join(std::span<const Src> src, std::span<const Dst> dst, const Mapping& mapping);
   void clear() noexcept;
 
-  std::vector<Run> runs_;
+  std::vector<Run> runs_;  // as large as the largest transfer so far
+  std::size_t run_count_ = 0;
   LayerRange layers_{0, 0};
   std::uint64_t blocks_ = 0;
   std::uint64_t bytes_ = 0;
   // Both find a destination that comes twice: the first from run to run, the second at once.
-  bool make_room_to_mark(std::uint64_t dst_blocks);  // false: there are too many
+  bool begin_marking(std::uint64_t dst_blocks);  // false: there are too many
   bool mark(std::uint32_t first, std::uint32_t count) noexcept;
-  void unmark() noexcept;
   bool overlap();
 
-  std::vector<std::uint64_t> seen_;  // one bit per destination block, all zero between calls
-  std::vector<Run> sorted_;          // for overlap()
+  std::vector<std::uint8_t> seen_;  // by destination block: the last call that it was in
+  std::uint8_t call_ = 0;           // this one's number; 0 is nobody's
+  std::vector<Run> sorted_;         // for overlap()
 };
 
 // A place in a plan. Value type: copy it to remember where to resume. The plan and the mapping

@@ -12,6 +12,10 @@ from rdma_kv.cli import app
     ("arguments", "words"),
     [
         ([], "say --local"),
+        (["--local", "--gpu"], "say --local"),
+        (["--local", "--breakdown"], "--same-gpu and --breakdown need --gpu"),
+        (["--gpu", "--transport", "tcp"], "--transport is for --local"),
+        (["--gpu", "--seconds", "0"], "--seconds more than 0"),
         (["--local", "--block-kib", "0"], "--block-kib must be at least 1"),
         (["--local", "--seconds", "-1"], "--seconds more than 0"),
         (["--local", "--transport", "teleport"], "KVCACHE_TRANSPORT=teleport: allowed: auto"),

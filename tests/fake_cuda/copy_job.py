@@ -28,7 +28,8 @@ class CopyJob(ctypes.Structure):
         *((name, ctypes.c_uint64) for name in ("src_bases", "dst_bases")),
         *((name, ctypes.c_uint64) for name in ("src_start", "dst_start", "layer_bytes")),
         *((name, ctypes.c_uint64) for name in ("blocks", "words", "arrivals")),
-        *((name, ctypes.c_uint32) for name in ("done_value", "asks", "first_layer")),
+        *((name, ctypes.c_uint32) for name in ("arrivals_end", "done_value")),
+        *((name, ctypes.c_uint32) for name in ("asks", "first_layer")),
         *((name, ctypes.c_uint32) for name in ("layer_count", "tensor_count", "block_count")),
         ("pieces_per_layer", ctypes.c_uint32),
         ("walks", _Walk * 4),
@@ -114,6 +115,7 @@ class Launcher:
                 "cuModuleGetFunction", cuda.Handle, self._module, b"rdma_kv_copy"
             )
         self._rounds = 0
+        self._arrived = 0
 
     def word(self, number: int) -> int:
         return int(self.words.bytes[4 * number : 4 * number + 4].view(np.uint32)[0])
@@ -143,6 +145,8 @@ class Launcher:
                 setattr(job, f"{name}_bases", keep[-1].address)
         job.words = self.words.address
         job.arrivals = self._arrivals.address
+        self._arrived += grid
+        job.arrivals_end = self._arrived
         job.done_value = self._rounds
         job.asks = is_stopped is not None
         self.words.bytes[8:12].view(np.uint32)[0] = self._rounds if is_stopped else 0

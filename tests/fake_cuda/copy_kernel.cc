@@ -54,7 +54,7 @@ void run_copy(const rdma_kv::cuda::CopyJob& job, unsigned thread_blocks, unsigne
         copy_share(job, block * warps_per_block + warp, thread_blocks * warps_per_block, lane);
       }
     }
-    arrive(job, thread_blocks);
+    arrive(job);
   }
 }
 

@@ -27,6 +27,8 @@ constexpr Words kWords[] = {
     {kCuInvalidImage, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
     {kCuInvalidContext, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
     {kCuMapFailed, "CUDA_ERROR_MAP_FAILED", "mapping of buffer object failed"},
+    {217, "CUDA_ERROR_PEER_ACCESS_UNSUPPORTED",
+     "peer access is not supported between these two devices"},
     {kCuInvalidHandle, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {kCuNotFound, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
     {kNotReady, "CUDA_ERROR_NOT_READY", "device not ready"},

@@ -49,7 +49,7 @@ std::shared_ptr<File> File::make(DeviceNumber device, std::size_t bytes) {
 
 std::shared_ptr<File> File::adopt(int descriptor) {
   char name[64] = "";
-  struct stat status {};
+  struct stat status{};
   const std::string link = "/proc/self/fd/" + std::to_string(descriptor);
   const std::string prefix = "/memfd:" + kName;
   if (::readlink(link.c_str(), name, sizeof name - 1) < 0 ||

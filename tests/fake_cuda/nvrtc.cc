@@ -21,13 +21,13 @@ constexpr Result kInvalidProgram = 4;
 constexpr Result kCompilation = 6;
 constexpr int kArchitectures[] = {75, 80, 86, 89, 90, 100};
 
-Result size_of(Program program, const std::string _nvrtcProgram::*text, std::size_t* out) {
+Result size_of(Program program, const std::string _nvrtcProgram::* text, std::size_t* out) {
   if (program == nullptr) return kInvalidProgram;
   *out = (program->*text).size() + 1;
   return 0;
 }
 
-Result copy_of(Program program, const std::string _nvrtcProgram::*text, char* out) {
+Result copy_of(Program program, const std::string _nvrtcProgram::* text, char* out) {
   if (program == nullptr) return kInvalidProgram;
   std::memcpy(out, (program->*text).c_str(), (program->*text).size() + 1);
   return 0;

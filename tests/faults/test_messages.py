@@ -137,7 +137,7 @@ def test_a_notice_that_never_comes(wire: Wire):
 
 
 def stopped_beyond_the_deadline(wire: Wire, born: Bear) -> None:
-    """cma has written, and waits for the notice; tcp cannot know what was taken."""
+    """cma and cuda_ipc have written, and wait for the notice; tcp cannot know what was taken."""
     prefill, decode = lonely_pair(wire, born)
     decode.process.pause()
 
@@ -184,6 +184,7 @@ def lost_packets(interface: str) -> Iterator[None]:
 
 FAULT_OF = {
     "cma": stopped_beyond_the_deadline,
+    "cuda_ipc": stopped_beyond_the_deadline,
     "tcp": stopped_beyond_the_deadline,
     "loopback": lost_on_the_way,
     "rdma": nic_gets_no_answer,
@@ -232,6 +233,7 @@ def test_the_caches_do_not_fit(wire: Wire):
 
 
 @pytest.mark.one_transport
+@pytest.mark.host_memory
 def test_the_transport_is_not_offered(wire: Wire):
     decode = wire.decode(SMALL, KVCACHE_TRANSPORT="tcp")
     prefill = wire.prefill(SMALL, KVCACHE_TRANSPORT="cma")

@@ -79,8 +79,10 @@ def test_writers_that_connect_after_an_error_find_every_life(wire: Wire, born: B
             decode.process.kill()
     lanes = prefill.end_load(20)
 
-    for lane in lanes:
-        assert lane["kind"] in ("PeerLost", "TransferError", "HandshakeError"), lane
+    # One whose writes are short may have had none under way whenever decode was killed.
+    kinds = {lane["kind"] for lane in lanes}
+    assert kinds - {""}, lanes
+    assert kinds <= {"", "PeerLost", "TransferError", "HandshakeError"}, lanes
     assert all(lane["failed"] is None for lane in lanes)
     faults = OF_LIFE[0].faults(
         Window(decode).look(), image_of(decode), prefill.cache, after_failures(lanes)

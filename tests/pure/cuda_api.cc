@@ -1,9 +1,9 @@
 // Compiles where src/cuda/api.h says what <cuda.h> says; see test_cuda_api.py.
-#include "cuda/api.h"
-
 #include <cuda.h>
 
 #include <type_traits>
+
+#include "cuda/api.h"
 
 namespace own = rdma_kv::cuda;
 
@@ -56,8 +56,7 @@ CONSTANT(kAttributeUnifiedAddressing, CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING);
 CONSTANT(kAttributeMajor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
 CONSTANT(kAttributeMinor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
 CONSTANT(kAttributeGpuDirectSupported, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_SUPPORTED);
-CONSTANT(kAttributeGpuDirectFlushOptions,
-         CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS);
+CONSTANT(kAttributeGpuDirectFlushOptions, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS);
 CONSTANT(kAttributeGpuDirectWriteOrdering, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING);
 CONSTANT(kAttributeDmaBufSupported, CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED);
 CONSTANT(kFlushByHost, CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST);

@@ -227,6 +227,12 @@ class Place:
             call("cuMemcpyDtoH_v2", bytes_.ctypes.data, self.address + offset, size)
         return bytes_
 
+    def handle(self) -> str:
+        """Of an allocation that this place is all of."""
+        assert isinstance(self._owner, Memory)
+        assert (self._owner.address, self._owner.size) == (self.address, self.size)
+        return self._owner.handle()
+
     def write(self, bytes_: np.ndarray, offset: int = 0) -> None:
         """Returns once they are there."""
         bytes_ = np.ascontiguousarray(bytes_)

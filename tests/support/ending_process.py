@@ -1,6 +1,6 @@
 """A process that ends in a given way while transfers are under way.
 
-`python -m support.ending_process ROLE WORK ENDING SETTINGS [HOST PORT]`, settings as JSON.
+`python -m support.ending_process ROLE WORK ENDING WHAT [HOST PORT]`; WHAT a side is given, as JSON.
 It prints one line when all is under way (decode: its address), and ends by a signal, or by itself
 once its standard input does.
 What fails in its background threads is no news: the communicator is closed under them.
@@ -161,15 +161,15 @@ def run(actor: Prefill | Decode, work: str, ending: str, ready: Callable[[], Non
 
 
 def main() -> None:
-    role, work, ending, settings, *address = sys.argv[1:]
+    role, work, ending, what, *address = sys.argv[1:]
     if ending == "SIGTERM_handled":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
-    side = Side("decode" if role == "decode" else "prefill", SHAPE, json.loads(settings))
+    side = Side("decode" if role == "decode" else "prefill", SHAPE, **json.loads(what))
     if role == "decode":
         run(Decode(side.comm), work, ending, lambda: say(HERE, side.comm.port))
         return
     if role == "both":
-        decode = Side("decode", SHAPE, json.loads(settings))
+        decode = Side("decode", SHAPE, **json.loads(what))
         _core.loopback_faults().delay(LONG_S)
         address = list(decode.address)
     prefill = Prefill(side, (address[0], address[1]))

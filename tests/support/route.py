@@ -15,6 +15,10 @@ class Route:
     prefill_memory: str = "host"
     decode_memory: str = "host"
 
+    @property
+    def is_on_the_host(self) -> bool:
+        return self.prefill_memory == self.decode_memory == "host"
+
     def gpus(self, *, same_gpu: bool) -> tuple[int, int]:
         """Of prefill and of decode; -1: none."""
         last = 0 if same_gpu or cuda.count() < 2 else 1

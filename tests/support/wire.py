@@ -65,6 +65,10 @@ class Wire:
         machine = {k: v for k, v in os.environ.items() if k.startswith("KVCACHE_RDMA_")}
         return {"KVCACHE_TRANSPORT": self.transport, **machine, **more}
 
+    def side(self, role: str, **settings: str) -> dict[str, Any]:
+        """What a `support.side.Side` is given that a test makes by itself."""
+        return {"settings": self.settings(**settings), **self._memory(role)}
+
     def prefill(self, shape: Shape, *, reconnect: bool | str = True, **settings: str) -> Side:
         what = {"seed": self._next_seed(), "reconnect": reconnect, **self._memory("prefill")}
         side = Side("prefill", shape, self.settings(**settings), **what)

@@ -84,5 +84,9 @@ def take_times(call: Callable[[], object], seconds: float) -> Times:
         begin_ns = time.perf_counter_ns()
         call()
         taken_us.append((time.perf_counter_ns() - begin_ns) / 1e3)
+    return times_of(taken_us)
+
+
+def times_of(taken_us: list[float]) -> Times:
     p99 = float(np.percentile(taken_us, 99, method="higher"))
     return Times(len(taken_us), float(np.median(taken_us)), p99)

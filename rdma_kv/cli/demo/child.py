@@ -17,6 +17,7 @@ from typing import TextIO
 from rdma_kv import RdmaKvError
 
 from .events import Fields
+from .roles import play_decode, play_prefill, play_reference
 from .settings import DemoError, Settings
 
 EXIT_FAILED = 3
@@ -37,18 +38,15 @@ def read_lines(source: TextIO, lines: queue.SimpleQueue[str]) -> None:
 def play(role: str, lines: queue.SimpleQueue[str]) -> Fields:
     settings = Settings.from_json(lines.get())
     if role == "prefill":
-        from .prefill import run_prefill
 
         def find_peer() -> tuple[str, str]:
             host, port = json.loads(lines.get())
             return host, port
 
-        return run_prefill(settings, find_peer, emit)
-    from .decode import run_decode, run_reference
-
+        return play_prefill(settings, find_peer, emit)
     if role == "decode":
-        return run_decode(settings, "0", emit)
-    return run_reference(settings, emit)
+        return play_decode(settings, "0", emit)
+    return play_reference(settings, emit)
 
 
 def main() -> None:

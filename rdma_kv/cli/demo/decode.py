@@ -64,10 +64,13 @@ def await_last_write(comm: RDMACommunicator, settings: Settings) -> None:
             if any(notice.tag == settings.tag for notice in notices):
                 return
             if notices:
+                drawn = f", or drew other weights than {settings.weights}" * bool(settings.weights)
                 raise DemoError(
                     f"{notices[0].peer} wrote a run with other parameters than ours "
-                    f"({settings.shape()}); start both sides with the same --layers, "
+                    f"({settings.shape()}){drawn}; start both sides with the same --layers, "
                     "--prompt-tokens, --block-tokens and --seed"
+                    + ", on GPUs of one kind"
+                    * bool(drawn)
                 ) from error
             if left_s == 0:
                 connected = str(error).partition("; ")[2]

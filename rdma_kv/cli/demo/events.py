@@ -1,5 +1,6 @@
 """What a role tells while it works: to a progress bar here, or as lines of JSON to a parent.
 
+stage      what was or is being done, in words     text
 ready      model or recording is there           text
 listening  decode waits for its peer              port
 connected  prefill has its link                   transport, reasons

@@ -1,6 +1,6 @@
 """A small Llama with seeded random weights, run by transformers on one CPU thread.
 
-The only file of the demo that imports torch: whoever imports this has found it installed.
+Whoever imports this has found torch installed.
 """
 
 from __future__ import annotations
@@ -8,38 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import DynamicCache, LlamaForCausalLM
 
+from .llama_config import llama_config
 from .paging import Floats
-from .settings import HEAD_DIM, KV_HEADS, QUERY_HEADS, Settings
-
-VOCABULARY = 1024
-HIDDEN = HEAD_DIM * QUERY_HEADS
+from .settings import Settings
+from .writing_cache import WritingCache
 
 # Called with a layer's K and V, each [kv_heads, tokens, head_dim], the moment they exist.
 LayerReady = Callable[[int, Floats, Floats], None]
-
-
-class WritingCache(DynamicCache):  # type: ignore[misc]
-    """Hands every layer's K and V out before attention over them even starts."""
-
-    def __init__(self, on_layer: LayerReady) -> None:
-        super().__init__()
-        self._on_layer = on_layer
-
-    def update(
-        self,
-        key_states: torch.Tensor,
-        value_states: torch.Tensor,
-        layer_idx: int,
-        *args: object,
-        **kwargs: object,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        self._on_layer(layer_idx, key_states[0].numpy(), value_states[0].numpy())
-        kept: tuple[torch.Tensor, torch.Tensor] = super().update(
-            key_states, value_states, layer_idx, *args, **kwargs
-        )
-        return kept
 
 
 class Llama:
@@ -50,21 +27,26 @@ class Llama:
         torch.set_grad_enabled(False)  # in this process, for good
         torch.manual_seed(settings.seed)
         self._settings = settings
-        self._model = LlamaForCausalLM(_config(settings)).eval()
+        self._model = LlamaForCausalLM(llama_config(settings)).eval()
         self._model(torch.zeros(1, settings.block_tokens, dtype=torch.long))  # warm-up
         random = torch.Generator().manual_seed(settings.seed + 1)
-        self._prompt = torch.randint(VOCABULARY, (1, settings.prompt_tokens), generator=random)
+        self._prompt = torch.randint(
+            settings.dimensions.vocabulary, (1, settings.prompt_tokens), generator=random
+        )
 
     def describe(self) -> str:
         millions = sum(p.numel() for p in self._model.parameters()) / 1e6
+        shape = self._settings.dimensions
         return (
-            f"LlamaForCausalLM, {self._settings.layers} layers, hidden {HIDDEN}, "
-            f"{QUERY_HEADS} heads, {KV_HEADS} KV heads, {millions:.1f} M parameters, float32"
+            f"LlamaForCausalLM, {self._settings.layers} layers, hidden {shape.hidden}, "
+            f"{shape.query_heads} heads, {shape.kv_heads} KV heads, "
+            f"{millions:.1f} M parameters, float32"
         )
 
     def prefill(self, on_layer: LayerReady) -> None:
         """Computes the prompt; what becomes of its KV is up to `on_layer`."""
-        self._model(self._prompt, past_key_values=WritingCache(on_layer), logits_to_keep=1)
+        cache = WritingCache(lambda layer, k, v: on_layer(layer, k[0].numpy(), v[0].numpy()))
+        self._model(self._prompt, past_key_values=cache, logits_to_keep=1)
 
     def continue_from(
         self, layers: list[tuple[Floats, Floats]], on_token: Callable[[int], None]
@@ -111,21 +93,3 @@ class _TokenCounter:
 
     def end(self) -> None:
         """There is nothing to flush."""
-
-
-def _config(settings: Settings) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=HIDDEN * 11 // 4,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=QUERY_HEADS,
-        num_key_value_heads=KV_HEADS,
-        head_dim=HEAD_DIM,
-        max_position_embeddings=settings.prompt_tokens + settings.generate,
-        initializer_range=0.15,  # with the usual 0.02 the greedy tokens hardly vary
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-        attn_implementation="sdpa",
-    )

@@ -10,6 +10,7 @@ from rdma_kv import RDMACommunicator, Transfer
 
 from . import recording
 from .events import Emit, Fields
+from .layer_times import LayerTimes
 from .paging import Floats, PagedCache, Tables, draw_tables, pool_blocks
 from .settings import Settings
 from .sides import open_communicator
@@ -71,21 +72,6 @@ class LayerWriter:
         )
         self.submitted.append(Submitted(layer, ready_ns, called_ns, time.monotonic_ns(), transfer))
         self._emit("layer", {"done": layer + 1, "of": self._settings.layers})
-
-
-@dataclass
-class LayerTimes:
-    """What one layer cost, in milliseconds. Hidden + exposed = transfer."""
-
-    layer: int
-    compute_ms: float  # from the call's return until the next layer's K and V, or the logits
-    copy_ms: float  # K and V into their blocks: the compute thread does it
-    call_ms: float  # handing the write over: the compute thread is held up for as long
-    transfer_ms: float  # from the call until the peer can read the bytes
-    hidden_ms: float  # the part of it during which the model computed
-    exposed_ms: float
-    bytes: int
-    gb_per_s: float
 
 
 def layer_times(submitted: list[Submitted], computed_ns: int) -> list[LayerTimes]:

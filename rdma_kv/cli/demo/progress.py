@@ -44,7 +44,7 @@ class Bars:
             self._progress.update(self._bars[role], completed=fields["done"], total=fields["of"])
         elif event == "result" and "differing" in fields:
             self._progress.update(self._bars[role], completed=1)
-        elif event == "said":
+        elif event in ("said", "stage"):
             self._progress.console.print(f"{role}: {fields['text']}", style="dim")
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .events import Fields
-from .settings import Settings
+from .settings import CPU, Settings
 from .verdict import Verdict
 
 
@@ -20,7 +20,11 @@ def as_json(settings: Settings, results: dict[str, Fields], verdict: Verdict | N
     if verdict:
         report["verdict"] = asdict(verdict)
     if "prefill" in results:
-        report["gb_per_s"] = _gb_per_s(results["prefill"])
+        report["gb_per_s"] = gb_per_s(results["prefill"])
+    if settings.device != CPU:
+        from .gpu.report import as_fields  # late: it builds on this module
+
+        report |= as_fields(results)
     return json.dumps(report, indent=2)
 
 
@@ -45,6 +49,11 @@ def _layers(settings: Settings, prefill: Fields) -> Table:
         caption = f"compute: until the next layer's K and V; {caption}"
         caption += "; hidden: of the transfer, while the model computed"
         title += ", and what it hid behind"
+    return layer_table(prefill, columns, title, caption)
+
+
+def layer_table(prefill: Fields, columns: list[str], title: str, caption: str) -> Table:
+    """A row for each layer; what a column shows is its heading with underscores."""
     table = Table(title=title, caption=caption)
     for heading in ("layer", *columns, "MB", "GB/s"):
         table.add_column(heading, justify="right")
@@ -72,11 +81,11 @@ def _summary(settings: Settings, prefill: Fields) -> Table:
     )
     # As Text: what a peer says is not markup.
     table.add_row("transport", Text(prefill["path"] or prefill["transport"]))
-    table.add_row("why", Text(_why(settings, prefill)))
+    table.add_row("why", Text(why(settings, prefill)))
     table.add_row(
         "moved",
         f"{prefill['bytes']:,} bytes in {prefill['blocks']} blocks (K and V), "
-        f"{_gb_per_s(prefill):.2f} GB/s while moving",
+        f"{gb_per_s(prefill):.2f} GB/s while moving",
     )
     if not settings.replay:
         share = 100 * hidden_ms / transfer_ms if transfer_ms else 0.0
@@ -92,12 +101,12 @@ def _summary(settings: Settings, prefill: Fields) -> Table:
     return table
 
 
-def _why(settings: Settings, prefill: Fields) -> str:
+def why(settings: Settings, prefill: Fields) -> str:
     if settings.transport != "auto":
         return f"asked for: {settings.transport}"
     return "\n".join(prefill["reasons"]) or "the first in the order of preference"
 
 
-def _gb_per_s(prefill: Fields) -> float:
+def gb_per_s(prefill: Fields) -> float:
     busy_ms: float = prefill["busy_ms"]
     return prefill["bytes"] / (busy_ms * 1e6) if busy_ms else 0.0

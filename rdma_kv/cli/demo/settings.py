@@ -7,10 +7,15 @@ import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-HEAD_DIM = 64
-QUERY_HEADS = 8
-KV_HEADS = 2
-FLOAT32_BYTES = 4
+from .shapes import SHAPES, ModelShape
+
+# Of the model in host memory, whose recordings have no other shape.
+HEAD_DIM = SHAPES["small"].head_dim
+KV_HEADS = SHAPES["small"].kv_heads
+
+CPU = "cpu"
+CUDA = "cuda"
+REHEARSAL = "rehearsal"  # the code of cuda, on the CPU
 
 
 class DemoError(Exception):
@@ -31,6 +36,24 @@ class Settings:
     record: str = ""
     replay: str = ""
     timeout_s: float = 120.0
+    device: str = CPU
+    model: str = "small"
+    prefill_gpu: int = 0
+    decode_gpu: int = -1  # -1: 1 where there is one, else 0
+    weights: str = ""  # their checksum, once they are there: GPUs draw them for themselves
+
+    @classmethod
+    def of_device(cls, device: str) -> Settings:
+        """What holds for the flags that were not given."""
+        if device == CUDA:
+            return cls(device=CUDA, model="7b", layers=32, prompt_tokens=8192, timeout_s=300)
+        if device == REHEARSAL:
+            return cls(device=REHEARSAL, model="tiny", layers=4, prompt_tokens=300, generate=24)
+        return cls()
+
+    @property
+    def dimensions(self) -> ModelShape:
+        return SHAPES[self.model]
 
     @property
     def blocks(self) -> int:
@@ -40,7 +63,8 @@ class Settings:
     @property
     def block_bytes(self) -> int:
         """Of K in one layer; V has the same."""
-        return KV_HEADS * self.block_tokens * HEAD_DIM * FLOAT32_BYTES
+        shape = self.dimensions
+        return shape.kv_heads * self.block_tokens * shape.head_dim * shape.element_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -58,7 +82,10 @@ class Settings:
     def tag(self) -> int:
         """Announces the last write. Made from the shape, so that sides started with different
         flags are found out instead of generating from each other's nonsense."""
-        return zlib.crc32(json.dumps(self.shape(), sort_keys=True).encode()) or 1
+        agreed: dict[str, object] = {**self.shape()}
+        if self.device != CPU:
+            agreed |= {"model": self.model, "weights": self.weights}
+        return zlib.crc32(json.dumps(agreed, sort_keys=True).encode()) or 1
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -79,6 +106,8 @@ class Settings:
             ("--block-tokens", self.block_tokens, 1),
             ("--generate", self.generate, 1),
             ("--seed", self.seed, 0),
+            ("--prefill-gpu", self.prefill_gpu, 0),
+            ("--decode-gpu", self.decode_gpu, -1),
         ):
             if value < least:
                 raise DemoError(f"{name} {value}: must be at least {least}")
@@ -90,3 +119,17 @@ class Settings:
             raise DemoError(
                 "--record and --replay exclude each other: a replay has no model to record"
             )
+        self._check_device()
+
+    def _check_device(self) -> None:
+        if self.device == CPU:
+            if self.model != "small" or (self.prefill_gpu, self.decode_gpu) != (0, -1):
+                raise DemoError("--model, --prefill-gpu and --decode-gpu need --device cuda")
+            return
+        if self.record or self.replay:
+            raise DemoError(
+                f"--record and --replay are for host memory, not for --device {self.device}"
+            )
+        if self.model not in SHAPES or self.dimensions.element_bytes != 2:
+            names = ", ".join(name for name, shape in SHAPES.items() if shape.element_bytes == 2)
+            raise DemoError(f"--model {self.model}: allowed: {names}")

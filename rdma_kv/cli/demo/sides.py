@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
 
 from rdma_kv import Config, RDMACommunicator
 
-from .paging import PagedCache
 from .settings import Settings
 
 
+class Pools(Protocol):
+    """K and V of every layer, in NumPy or torch."""
+
+    @property
+    def keys(self) -> Sequence[Any]: ...
+
+    @property
+    def values(self) -> Sequence[Any]: ...
+
+
 def open_communicator(
-    role: Literal["prefill", "decode"], port: str, cache: PagedCache, settings: Settings
+    role: Literal["prefill", "decode"],
+    port: str,
+    cache: Pools,
+    settings: Settings,
+    gpu_idx: int = -1,  # host memory
 ) -> RDMACommunicator:
     environment = {**os.environ, "KVCACHE_TRANSPORT": settings.transport}
     return RDMACommunicator(
         role=role,
-        gpu_idx=-1,  # host memory
+        gpu_idx=gpu_idx,
         port=port,
         local_key_cache=cache.keys,
         local_value_cache=cache.values,

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "cuda/copy_queue.h"
 #include "transport/cuda_ipc/limits.h"
 #include "transport/cuda_ipc/target.h"
@@ -208,6 +209,7 @@ Post CudaIpcLink::post(Write& write) noexcept {
 
 // Its bytes are there.
 void CudaIpcLink::land(const Flight& flight) noexcept {
+  trace(Stage::kLanded);
   path_->queue.give_back(flight.slot);
   ++counters_.completions;
   Write& write = *flight.write;

@@ -30,7 +30,7 @@ def test_closing_beside_many_stopped_peers_takes_as_long_as_beside_one(wire: Wir
     prefill = wire.prefill(SMALL)
     with ExitStack() as stack:
         decodes = [
-            stack.enter_context(ForkedSide("decode", SMALL, settings=wire.settings()))
+            stack.enter_context(ForkedSide("decode", SMALL, **wire.side("decode")))
             for _ in range(6)
         ]
         for decode in decodes:
@@ -49,7 +49,7 @@ def test_writes_to_stopped_peers_are_all_over_when_close_returns(wire: Wire, wri
     prefill = wire.prefill(SMALL)
     with ExitStack() as stack:
         decodes = [
-            stack.enter_context(ForkedSide("decode", SMALL, settings=wire.settings()))
+            stack.enter_context(ForkedSide("decode", SMALL, **wire.side("decode")))
             for _ in range(3)
         ]
         for decode in decodes:

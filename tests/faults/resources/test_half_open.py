@@ -20,9 +20,12 @@ COUNTED = ("descriptors", "threads", "pd", "cq", "qp", "mr")
 
 @pytest.mark.two_processes
 def test_what_a_stopped_prefill_holds_is_released_within_the_peer_timeout(wire: Wire, caplog):
-    settings = wire.settings(KVCACHE_PEER_TIMEOUT_S=f"{TIMEOUT_S:g}")
-    decode = Side("decode", SMALL, settings, seed=1)
-    with closing(decode), ForkedSide("prefill", SMALL, settings=settings) as prefill:
+    timeout = {"KVCACHE_PEER_TIMEOUT_S": f"{TIMEOUT_S:g}"}
+    decode = Side("decode", SMALL, **wire.side("decode", **timeout), seed=1)
+    with (
+        closing(decode),
+        ForkedSide("prefill", SMALL, **wire.side("prefill", **timeout)) as prefill,
+    ):
 
         def counted() -> dict[str, int]:
             usage = decode.usage(is_rdma=wire.transport == "rdma")
@@ -47,8 +50,8 @@ def test_what_a_stopped_prefill_holds_is_released_within_the_peer_timeout(wire: 
             assert "sent nothing for" in why
             said = [record.getMessage() for record in caplog.records]
             assert any("sent nothing for" in line and name in line for line in said)
-            # Over cma only the sender can stop itself: its stream is kept, to hear of that.
-            if wire.transport != "cma":
+            # Where only the sender can stop itself, its stream is kept, to hear of that.
+            if not wire.only_the_sender_stops:
                 # Its kernel keeps the control connection, which only it can close.
                 held = idle | {"descriptors": idle["descriptors"] + 1}
                 eventually(lambda: counted() == held, 2.0, "it holds nothing else any more")

@@ -42,7 +42,7 @@ def test_a_decode_that_is_killed_leaves_nothing_at_prefill(wire: Wire):
 
     def cycle(i: int) -> None:
         nonlocal port
-        with ForkedSide("decode", SMALL, settings=wire.settings(), port=port) as decode:
+        with ForkedSide("decode", SMALL, **wire.side("decode"), port=port) as decode:
             port = decode.address[1]
             assert prefill.connect(decode.address)
             prefill.write(decode.address, [1], [2], tag=i + 1)
@@ -60,7 +60,7 @@ def test_a_prefill_that_is_killed_leaves_nothing_at_decode(wire: Wire):
     decode = wire.decode(SMALL)
 
     def cycle(i: int) -> None:
-        with ForkedSide("prefill", SMALL, settings=wire.settings()) as prefill:
+        with ForkedSide("prefill", SMALL, **wire.side("prefill")) as prefill:
             assert prefill.call("connect", decode.address)
             prefill.call("write", decode.address, [1], [2], tag=i + 1)
             decode.received(i + 1, 20)
