@@ -34,6 +34,8 @@ MOST_SESSIONS = 4096
 MOST_LINKS_PER_SESSION = 16
 # Peers that went and that nobody has asked about.
 _MOST_DEPARTURES = 1024
+# Copies of a GPU that a link had begun: far more than they take, and little for other peers' pings.
+_COPYING_S = 0.2
 # Then others get their turn; what waits stays in ZeroMQ's bounded queues.
 _MOST_MESSAGES_AT_ONCE = 64
 
@@ -226,7 +228,10 @@ class Sessions:
                 self._refused_once.add(refusal[0])
                 logger.warning("%s was refused: %s", name, refusal[1])
             return
-        self._end_former_links(hello)
+        if not self._end_former_links(hello):
+            reason = "this side's GPU still copies what came over a former link; try again"
+            self._refuse(identity, wire.BUSY, reason)
+            return
         self.revocations.on_hello(name, hello.epoch)
         if not self._sessions:
             self._loop.start_ticking(self)
@@ -262,10 +267,13 @@ class Sessions:
             ),
         )
 
-    def _end_former_links(self, hello: wire.Hello) -> None:
-        """So that the welcome proves it: nothing of the links that it replaces can land."""
+    def _end_former_links(self, hello: wire.Hello) -> bool:
+        """So that the welcome proves it: nothing of the links that it replaces can land.
+
+        False when something still may.
+        """
         if not hello.ends:
-            return
+            return True
         self._side.engine.end_confirmed_links(hello.ends, hello.epoch, "its prefill connects anew")
         for session in self.all():
             if session.epoch != hello.epoch:
@@ -273,6 +281,19 @@ class Sessions:
             for link_id in [link for link in session.links if link in hello.ends]:
                 session.links.remove(link_id)
                 session.why_linkless = "it connected anew"
+        return self._is_quiet(hello)
+
+    def _is_quiet(self, hello: wire.Hello) -> bool:
+        """What a GPU has begun to copy is over in a moment, and nobody can stop it."""
+        deadline = time.monotonic() + _COPYING_S
+        while any(
+            link_id in hello.ends and epoch == hello.epoch
+            for link_id, _, _, epoch, _ in self._side.engine.unquiesced_links()
+        ):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
 
     def _geometry_of(self, hello: wire.Hello) -> _core.Geometry:
         if self._side.is_rank_declared:

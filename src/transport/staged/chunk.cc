@@ -100,7 +100,7 @@ void encode_chunk(const ChunkHead& head, std::span<const kv::Run> runs, std::uin
 }
 
 bool decode_chunk(const std::uint8_t* slot, std::uint64_t slot_bytes, const kv::Mapping& mapping,
-                  Chunk& out) {
+                  kv::Plan& plan, Chunk& out) {
   std::array<std::uint8_t, kChunkHeadBytes> head;
   std::memcpy(head.data(), slot, head.size());
   out.head.serial = get(head.data(), 8);
@@ -121,11 +121,11 @@ bool decode_chunk(const std::uint8_t* slot, std::uint64_t slot_bytes, const kv::
     run = {0, get_u32(words.data()), get_u32(words.data() + 4)};
     at += kChunkRunBytes;
   }
-  if (!out.plan.assign_received(mapping, out.runs, out.head.layers)) return false;
+  if (!plan.assign_received(mapping, out.runs, out.head.layers)) return false;
+  out.blocks = plan.blocks();
   // Each block has a byte at least, so that nothing below can overflow.
-  if (out.plan.blocks() > room || out.head.layers.count > room) return false;
-  if (out.plan.blocks() * mapping.bytes_per_layer() > room) return false;
-  out.packing = pack(mapping, out.plan.blocks());
+  if (out.blocks > room || out.blocks * mapping.bytes_per_layer() > room) return false;
+  out.packing = pack(mapping, out.blocks);
   return out.packing.layer_bytes * out.head.layers.count <= room;
 }
 

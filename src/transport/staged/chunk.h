@@ -61,13 +61,13 @@ void encode_chunk(const ChunkHead& head, std::span<const kv::Run> runs, std::uin
 // write there at any time.
 struct Chunk {
   ChunkHead head;
-  kv::Plan plan;
+  std::vector<kv::Run> runs;
+  std::uint64_t blocks = 0;  // of all runs
   Packing packing;
   std::uint64_t payload_at = 0;
-  std::vector<kv::Run> runs;  // memory for decoding
 };
-// False when it makes no sense: it then names no block.
+// False when it makes no sense. `plan` is memory for checking.
 [[nodiscard]] bool decode_chunk(const std::uint8_t* slot, std::uint64_t slot_bytes,
-                                const kv::Mapping& mapping, Chunk& out);
+                                const kv::Mapping& mapping, kv::Plan& plan, Chunk& out);
 
 }  // namespace rdma_kv::transport::staged

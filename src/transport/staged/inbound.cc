@@ -103,6 +103,7 @@ class StagedInbound final : public stream::StreamInbound, private NoticeSink {
   std::unique_ptr<Ring> ring_;
   std::unique_ptr<GpuCopies> gpu_;  // null: this end's blocks are in host memory
   std::vector<Slot> slots_;
+  kv::Plan plan_;  // memory for checking
   const std::uint16_t inner_streams_;
   std::unique_ptr<stream::StreamInbound> inner_;
   std::vector<Slot*> copying_;  // by the CPU, in order
@@ -207,7 +208,7 @@ bool StagedInbound::take(std::uint32_t number) {
   Slot& slot = slots_[number - 1];
   if (slot.is_busy) return false;
   const std::uint8_t* const at = ring_->data() + offset_of(slot);
-  if (!decode_chunk(at, shape_.slot_bytes, mapping_, slot.chunk)) return false;
+  if (!decode_chunk(at, shape_.slot_bytes, mapping_, plan_, slot.chunk)) return false;
   slot.is_busy = true;
   return scatter(slot);
 }
@@ -216,8 +217,8 @@ bool StagedInbound::scatter(Slot& slot) {
   const Chunk& chunk = slot.chunk;
   const std::uint64_t payload = offset_of(slot) + chunk.payload_at;
   if (!gpu_) {
-    slot.host_copy = HostCopy(Side::kDecode, mapping_, chunk.plan.runs(), chunk.plan.layers(),
-                              chunk.packing, ring_->data() + payload);
+    slot.host_copy = HostCopy(Side::kDecode, mapping_, chunk.runs, chunk.head.layers, chunk.packing,
+                              ring_->data() + payload);
     copying_.push_back(&slot);
     if (!is_copying_soon_) copy_some();
     return true;
@@ -228,9 +229,8 @@ bool StagedInbound::scatter(Slot& slot) {
     finish_soon("no page-locked memory for another copy; this side's log says why");
     return true;
   }
-  const cuda::Status status =
-      gpu_->start(*slot.copy, ring_->on_device() + payload, chunk.packing, chunk.plan.layers(),
-                  chunk.plan.runs(), 0, chunk.plan.blocks());
+  const cuda::Status status = gpu_->start(*slot.copy, ring_->on_device() + payload, chunk.packing,
+                                          chunk.head.layers, chunk.runs, 0, chunk.blocks);
   if (status != cuda::kSuccess || !gpu_->queue().announce(wake_)) {
     finish_soon(join("scattering blocks on the GPU: ", cuda::reason_of(status)));
   }
