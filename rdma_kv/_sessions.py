@@ -32,6 +32,8 @@ logger = logging.getLogger("rdma_kv")
 MOST_SESSIONS = 4096
 # A handshake tries a handful of transports, a reconnect uses a new session.
 MOST_LINKS_PER_SESSION = 16
+# Each holds page-locked memory.
+MOST_STAGED_PER_SESSION = 2
 # Peers that went and that nobody has asked about.
 _MOST_DEPARTURES = 1024
 # Copies of a GPU that a link had begun: far more than they take, and little for other peers' pings.
@@ -52,6 +54,7 @@ class Session:
     last_heard: float
     probe: Probe
     links: list[int] = field(default_factory=list)
+    staged: set[int] = field(default_factory=set)  # of those that are or were among them
     was_linked: bool = False  # it came as far as a link
     is_back: bool = False  # as far as a connection, which says so by its first ping
     why_linkless: str = ""  # why its last link ended; one tick later the session does, too
@@ -328,6 +331,11 @@ class Sessions:
             reason = f"{MOST_LINKS_PER_SESSION} links are open already"
             self._refuse(session.identity, wire.BUSY, reason)
             return
+        is_staged = request.staged or self._side.must_stage(request.transport)
+        if is_staged and len(session.staged.intersection(session.links)) >= MOST_STAGED_PER_SESSION:
+            reason = f"{MOST_STAGED_PER_SESSION} staged links are open already"
+            self._refuse(session.identity, wire.BUSY, reason)
+            return
         if getattr(self._offering.offers, request.transport, None) is None:
             reason = self._offering.reasons.get(request.transport, "decode does not offer it")
             self._refuse(session.identity, wire.UNAVAILABLE, reason)
@@ -339,6 +347,8 @@ class Sessions:
             return
         ticket = accepted.ticket
         session.links.append(ticket.link_id)
+        if accepted.ring:
+            session.staged.add(ticket.link_id)
         session.was_linked, session.why_linkless = True, ""
         opened = wire.Opened(
             epoch=self._side.epoch,

@@ -231,8 +231,11 @@ bool StagedInbound::scatter(Slot& slot) {
   }
   const cuda::Status status = gpu_->start(*slot.copy, ring_->on_device() + payload, chunk.packing,
                                           chunk.head.layers, chunk.runs, 0, chunk.blocks);
-  if (status != cuda::kSuccess || !gpu_->queue().announce(wake_)) {
+  if (status != cuda::kSuccess) {  // it has not begun
+    gpu_->queue().give_back(std::exchange(slot.copy, nullptr));
     finish_soon(join("scattering blocks on the GPU: ", cuda::reason_of(status)));
+  } else if (!gpu_->queue().announce(wake_)) {
+    finish_soon("the GPU does not tell when it has scattered blocks");
   }
   return true;
 }
