@@ -119,6 +119,10 @@ class RDMACommunicator:
             tp_rank=tp_rank,
         )
         self._layers = self._cache.layers
+        self._all_layers = (0, self._layers)
+        self._timeout_s = self._config.timeout_s
+        # Writes with no option of their own may go to the core without a detour.
+        self._is_plain = self._role == "prefill" and not self._config.verify
         self._reconnect = check_reconnect(reconnect)
         self._parts = Parts(self._role, self._config, self._cache, gpu_idx, number)
         self._engine = self._parts.side.engine
@@ -222,6 +226,19 @@ class RDMACommunicator:
         notify: bool = True,
     ) -> None:
         """Write blocks and wait until the peer can read them; see :meth:`write_cache_async`."""
+        is_plain = after is None and timeout_s is None and peer_epoch is None and notify is True
+        is_known = type(ip) is str and type(port) in (int, str)
+        if is_plain and is_known and self._is_plain and self._finalizer.alive:
+            peer = self._peers.alive(ip, port)
+            if peer is not None:
+                peer.write_now(
+                    as_ids(local_block_ids, "local_block_ids"),
+                    as_ids(remote_block_ids, "remote_block_ids"),
+                    *(self._all_layers if layer_idx is None else self._check_layers(layer_idx)),
+                    check_tag(tag, least=0),
+                    self._timeout_s,
+                )
+                return
         write = self._prepare(
             ip,
             port,

@@ -126,6 +126,16 @@ class Peer:
 
         On Ctrl-C the write is cancelled, and quiesced, before KeyboardInterrupt leaves.
         """
+    def write_now(
+        self,
+        src: Any,
+        dst: Any,
+        first_layer: int,
+        layer_count: int,
+        tag: int,
+        timeout_s: float,
+    ) -> None:
+        """write_wait() with a notice, after nothing."""
     def write_traced(
         self,
         src: Any,
@@ -136,8 +146,8 @@ class Peer:
         timeout_s: float,
     ) -> dict[str, int]:
         """write_wait(), for benches. When it was entered (ns of CLOCK_MONOTONIC), and the
-        nanoseconds from then to: planned, submitted, tabled, launched, landed, completed; 0: the
-        transport has no such stage."""
+        nanoseconds from then to: begun, planned, submitted, tabled, launched, landed, completed;
+        0: the transport has no such stage."""
     @property
     def alive(self) -> bool: ...
     def look(self) -> bool:

@@ -43,16 +43,12 @@ class Remote:
 
     connection: Connection
     heartbeat: Heartbeat
-
-    @property
-    def peer(self) -> _core.Peer:
-        """The core's end of it."""
-        return self.connection.peer
+    peer: _core.Peer  # the core's end of it
 
     @property
     def is_alive(self) -> bool:
         """False for ever once it broke or its heartbeats stopped."""
-        return self.connection.peer.alive
+        return self.peer.alive
 
 
 @dataclass
@@ -90,6 +86,12 @@ class Peers:
         """The connection to an address, dead or alive."""
         target = self._find(host, port)
         return target.remote if target else None
+
+    def alive(self, host: str, port: str | int) -> _core.Peer | None:
+        """The core's end of a live connection: what nearly every write looks for, and quickly."""
+        target = self._by_argument.get((host, port))
+        remote = target.remote if target is not None else None
+        return remote.peer if remote is not None and remote.peer.alive else None
 
     def require(self, host: str, port: str | int) -> Target:
         """The target of an address.
@@ -298,7 +300,7 @@ class Peers:
             self._side.config.peer_timeout_s,
             connection.patience_s,
         )
-        remote = Remote(connection, heartbeat)
+        remote = Remote(connection, heartbeat, connection.peer)
         for tag in connection.revoked:  # before the first write can come
             connection.peer.revoke(tag)
         if not self._replace(target, remote):

@@ -10,10 +10,11 @@ namespace rdma_kv {
 
 enum class Stage : std::size_t {
   kEntered,    // the core was called
+  kBegun,      // the driver has taken a copy whose blocks are not known yet
   kPlanned,    // every id is checked, neighbours are joined
   kSubmitted,  // the write is in its peer's queue
   kTabled,     // the table of blocks is written
-  kLaunched,   // the driver has taken the copy
+  kLaunched,   // the driver has taken the copy, or one that had begun was told to go
   kLanded,     // all bytes are there
   kCompleted,  // the transfer says so
   kCount,

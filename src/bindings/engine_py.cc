@@ -65,6 +65,12 @@ void write_wait(const PyPeer& self, py::handle src, py::handle dst, std::uint32_
   transfer->rethrow();
 }
 
+// As write_wait(), without what most writes do not ask for: every argument costs.
+void write_now(const PyPeer& self, py::handle src, py::handle dst, std::uint32_t first_layer,
+               std::uint32_t layer_count, std::uint32_t tag, double timeout_s) {
+  write_wait(self, src, dst, first_layer, layer_count, tag, timeout_s, true, {});
+}
+
 // write_wait(), and when the core was entered, and the nanoseconds from then to the end of each
 // stage; 0 for those that the transport does not have.
 py::dict write_traced(const PyPeer& self, py::handle src, py::handle dst, std::uint32_t first_layer,
@@ -80,8 +86,8 @@ py::dict write_traced(const PyPeer& self, py::handle src, py::handle dst, std::u
   }
   trace(Stage::kCompleted);
   tracing = nullptr;
-  constexpr const char* kNames[] = {"entered",  "planned", "submitted", "tabled",
-                                    "launched", "landed",  "completed"};
+  constexpr const char* kNames[] = {"entered", "begun",    "planned", "submitted",
+                                    "tabled",  "launched", "landed",  "completed"};
   py::dict out;
   out[kNames[0]] = times.at[0];
   for (std::size_t i = 1; i < times.at.size(); ++i) {
@@ -210,6 +216,8 @@ void bind_peer(py::module_& m) {
       .def("write_wait", &write_wait, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
            py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"), py::arg("notify") = true,
            py::arg("after") = AfterPair{})
+      .def("write_now", &write_now, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
+           py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"))
       .def("write_traced", &write_traced, py::arg("src"), py::arg("dst"), py::arg("first_layer"),
            py::arg("layer_count"), py::arg("tag"), py::arg("timeout_s"))
       .def_property_readonly("alive", [](const PyPeer& self) { return self.peer->is_alive(); })

@@ -26,7 +26,20 @@ struct CopyWords {
   unsigned done;     // becomes CopyJob::done_value when every byte has landed
   unsigned started;  // becomes done_value when the copy begins, if it asks whether it may
   unsigned stop;     // done_value: do not begin
+  unsigned go;       // done_value: the blocks are there, begin; for a copy with a head start
+  unsigned late;     // becomes done_value when `go` did not come in time: not all was copied
 };
+
+// Whether a copy looks at its words before it begins.
+enum CopyGate : unsigned {
+  kOpen,   // no
+  kAsks,   // it may have been stopped
+  kWaits,  // it was launched before its blocks were known: until `go`, `stop`, or it is late
+};
+
+// How long a copy with a head start waits for `go`: many times what a host needs for it, and so
+// short that a host that is held up does not keep the GPU from others.
+constexpr unsigned long long kMostWaitNanos = 50000;
 
 // A side is scattered (its blocks are found by number from the base of their region) or packed (all
 // bytes in one run: layer, then tensor, then block in the order of `blocks`).
@@ -41,7 +54,7 @@ struct CopyJob {
   unsigned* arrivals;     // of thread blocks, counted on from copy to copy
   unsigned arrivals_end;  // what the last one of this copy counts to
   unsigned done_value;
-  unsigned asks;  // not 0: the copy may have been stopped before it begins
+  unsigned gate;  // CopyGate
   unsigned first_layer;
   unsigned layer_count;
   unsigned tensor_count;

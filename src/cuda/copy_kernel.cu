@@ -5,9 +5,45 @@
 
 namespace rdma_kv::cuda {
 
+__device__ inline unsigned long long nanoseconds() {
+#ifdef __CUDA_ARCH__
+  unsigned long long now;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+  return now;
+#else
+  return host_nanoseconds();
+#endif
+}
+
+// Orders what was read and written before it, by those whom this thread has met too, before what
+// comes after it, for the whole system. Cheaper than __threadfence_system(), which also puts all
+// such fences in one order; only may_begin() needs that.
+__device__ inline void publish() {
+#ifdef __CUDA_ARCH__
+  asm volatile("fence.acq_rel.sys;" ::: "memory");
+#else
+  __threadfence_system();
+#endif
+}
+
+// Every thread block decides for itself; should only some be late, the host copies all once more.
+__device__ inline bool await_go(const CopyJob& job) {
+  volatile CopyWords* const words = job.words;
+  const unsigned long long end = nanoseconds() + kMostWaitNanos;
+  while (words->go != job.done_value) {
+    if (words->stop == job.done_value) return false;
+    if (nanoseconds() < end) continue;
+    words->late = job.done_value;
+    return false;
+  }
+  publish();  // the blocks were written before `go`
+  return true;
+}
+
 // Whether a copy that asks may begin. It says that it begins before it looks, and the host that
 // stops it looks after it has said so: at least one of the two sees the other.
 __device__ inline bool may_begin(const CopyJob& job) {
+  if (job.gate == kWaits) return await_go(job);
   volatile CopyWords* const words = job.words;
   words->started = job.done_value;
   __threadfence_system();
@@ -87,19 +123,19 @@ __device__ inline void copy_share(const CopyJob& job, unsigned warp, unsigned wa
 
 // By one thread of a block whose threads have all met: the last block of all tells the host.
 __device__ inline void arrive(const CopyJob& job) {
-  __threadfence_system();
+  publish();
   if (atomicAdd(job.arrivals, 1u) + 1 != job.arrivals_end) return;
-  __threadfence_system();
+  publish();
   static_cast<volatile CopyWords*>(job.words)->done = job.done_value;
 }
 
 }  // namespace rdma_kv::cuda
 
-extern "C" __global__ void __launch_bounds__(512)
+extern "C" __global__ void __launch_bounds__(1024)
     rdma_kv_copy(const __grid_constant__ rdma_kv::cuda::CopyJob job) {
   using namespace rdma_kv::cuda;
   __shared__ bool goes;
-  if (threadIdx.x == 0) goes = job.asks == 0 || may_begin(job);
+  if (threadIdx.x == 0) goes = job.gate == kOpen || may_begin(job);
   __syncthreads();
   if (goes) {
     const unsigned thread = blockIdx.x * blockDim.x + threadIdx.x;

@@ -140,13 +140,19 @@ Slot* CopyQueue::take() noexcept {
   Slot* const slot = free_.back();
   free_.pop_back();
   slot->lane_ = main_;
-  slot->value_ = next_value_++;
-  if (next_value_ == 0) next_value_ = 1;
-  slot->asks_ = slot->is_launched_ = slot->is_stopped_ = false;
+  reuse(*slot);
   return slot;
 }
 
+void CopyQueue::reuse(Slot& slot) noexcept {
+  slot.value_ = next_value_++;
+  if (next_value_ == 0) next_value_ = 1;
+  slot.gate_ = kOpen;
+  slot.has_gone_ = slot.is_launched_ = slot.is_stopped_ = false;
+}
+
 void CopyQueue::give_back(Slot* slot) noexcept {
+  if (slot->has_head_start()) (void)stop(*slot);
   if (slot->is_launched_ && !slot->is_done()) {
     stuck_.push_back(slot);
     return;
@@ -175,7 +181,7 @@ Status CopyQueue::wait_for(Slot& slot, After after) noexcept {
     }
   }
   slot.lane_ = lane;
-  slot.asks_ = true;
+  slot.gate_ = kAsks;
   if (after.kind == After::Kind::kEvent) {
     return api.stream_wait_event(lane->stream.raw(), event, 0);
   }
@@ -200,7 +206,7 @@ Status CopyQueue::launch_prepared(Slot& slot, CopyJob& job, unsigned thread_bloc
   job.arrivals = reinterpret_cast<unsigned*>(slot.lane_->arrivals.address());
   job.arrivals_end = slot.lane_->arrived + thread_blocks;
   job.done_value = slot.value_;
-  job.asks = slot.asks_ ? 1 : 0;
+  job.gate = slot.gate_;
   const Status status = kernel_->launch(job, thread_blocks, slot.lane_->stream.raw());
   if (status != kSuccess) return status;
   trace(Stage::kLaunched);
@@ -221,6 +227,27 @@ Status CopyQueue::launch(Slot& slot, CopyJob& job, std::span<const kv::Run> runs
   }
   fill(slot.pairs(), runs, first, count);
   trace(Stage::kTabled);
+  return launch_blocks(slot, job, count);
+}
+
+Status CopyQueue::launch_early(Slot& slot, CopyJob& job, std::uint64_t count) noexcept {
+  const Current current(*context_);
+  if (count > slot.room_) return kInvalidValue;  // no memory is asked for on the way
+  slot.gate_ = kWaits;
+  const Status status = launch_blocks(slot, job, count);
+  if (status != kSuccess) slot.gate_ = kOpen;
+  return status;
+}
+
+void CopyQueue::go(Slot& slot, std::span<const kv::Run> runs, std::uint64_t count) noexcept {
+  fill(slot.pairs(), runs, 0, count);
+  trace(Stage::kTabled);
+  slot.has_gone_ = true;
+  __atomic_store_n(&slot.words()->go, slot.value_, __ATOMIC_RELEASE);
+  trace(Stage::kLaunched);
+}
+
+Status CopyQueue::launch_blocks(Slot& slot, CopyJob& job, std::uint64_t count) noexcept {
   std::uint64_t pieces = 0;
   for (unsigned t = 0; t < job.tensor_count; ++t) pieces += job.walks[t].pieces * count;
   job.block_count = static_cast<unsigned>(count);
@@ -248,8 +275,12 @@ Status CopyQueue::finish(Slot& slot) noexcept {
 
 bool CopyQueue::stop(Slot& slot) noexcept {
   if (!slot.is_launched_) return true;
-  if (!slot.asks_) return slot.is_done();
   CopyWords* const words = slot.words();
+  if (slot.has_head_start()) {
+    __atomic_store_n(&words->stop, slot.value_, __ATOMIC_RELEASE);
+    return true;  // without `go` it writes nothing
+  }
+  if (slot.gate_ != kAsks) return slot.is_done();
   __atomic_store_n(&words->stop, slot.value_, __ATOMIC_RELEASE);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (__atomic_load_n(&words->started, __ATOMIC_ACQUIRE) == slot.value_) return slot.is_done();

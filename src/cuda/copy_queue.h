@@ -35,6 +35,11 @@ class Slot {
   bool is_done() const noexcept {
     return __atomic_load_n(&words()->done, __ATOMIC_ACQUIRE) == value_;
   }
+  // Of a copy with a head start that is done: its blocks came too late, launch it again.
+  bool was_late() const noexcept {
+    return __atomic_load_n(&words()->late, __ATOMIC_RELAXED) == value_;
+  }
+  bool has_head_start() const noexcept { return gate_ == kWaits && !has_gone_; }
 
  private:
   friend class CopyQueue;
@@ -47,7 +52,8 @@ class Slot {
   std::size_t room_ = 0;  // pairs
   std::shared_ptr<Lane> lane_;
   std::uint32_t value_ = 0;  // of this use: no word of an earlier one equals it
-  bool asks_ = false;
+  CopyGate gate_ = kOpen;
+  bool has_gone_ = false;  // of kWaits: told to go
   bool is_launched_ = false;
   bool is_stopped_ = false;
 };
@@ -77,13 +83,20 @@ class CopyQueue {
   // the sides, the layers and the walks of `job`.
   [[nodiscard]] Status launch(Slot& slot, CopyJob& job, std::span<const kv::Run> runs,
                               std::uint64_t first, std::uint64_t count) noexcept;
+  // Lets the GPU begin with a copy of `count` blocks that are not known yet, for as long as the
+  // host takes to find out: it writes nothing before go(). When they never come, give_back().
+  [[nodiscard]] Status launch_early(Slot& slot, CopyJob& job, std::uint64_t count) noexcept;
+  void go(Slot& slot, std::span<const kv::Run> runs, std::uint64_t count) noexcept;
+  // Of a copy that was_late(): launch() may follow.
+  void reuse(Slot& slot) noexcept;
+
   // Starts plain copies, for few and long runs of bytes. Not of a slot that waits.
   struct Bytes {
     std::uint64_t src;
     std::uint64_t dst;
     std::uint64_t bytes;
   };
-  [[nodiscard]] bool waits(const Slot& slot) const noexcept { return slot.asks_; }
+  [[nodiscard]] bool waits(const Slot& slot) const noexcept { return slot.gate_ == kAsks; }
   [[nodiscard]] Status copy(Slot& slot, const Bytes& bytes) noexcept;
   // Ends a series of copy(): the slot is done once they are.
   [[nodiscard]] Status finish(Slot& slot) noexcept;
@@ -100,6 +113,7 @@ class CopyQueue {
 
  private:
   void renew(const std::shared_ptr<Lane>& lane) noexcept;
+  Status launch_blocks(Slot& slot, CopyJob& job, std::uint64_t count) noexcept;
   Status launch_prepared(Slot& slot, CopyJob& job, unsigned thread_blocks) noexcept;
 
   std::shared_ptr<const CopyKernel> kernel_;

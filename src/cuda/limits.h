@@ -8,11 +8,12 @@
 
 namespace rdma_kv::cuda {
 
-// Of the copy kernel; its launch bounds are the same.
-inline constexpr unsigned kThreadsPerBlock = 512;
+// Of the copy kernel; its launch bounds are the same. Few and large blocks: the last of them tells
+// the host, and with 64 registers a thread one fills a multiprocessor.
+inline constexpr unsigned kThreadsPerBlock = 1024;
 
-// Thread blocks per multiprocessor at most: with 64 registers a thread two of them fit at once.
-inline constexpr unsigned kBlocksPerMultiprocessor = 2;
+// Thread blocks per multiprocessor at most.
+inline constexpr unsigned kBlocksPerMultiprocessor = 1;
 
 // Pieces that one launch can count: 4 TiB with accesses of 16 bytes, 256 GiB with those of one.
 inline constexpr std::uint64_t kMostPieces = std::uint64_t{1} << 31;

@@ -22,6 +22,10 @@ void relax() noexcept {
 #endif
 }
 
+std::size_t count_of(const kv::BlockIds& ids) noexcept {
+  return std::visit([](const auto& list) { return list.size(); }, ids);
+}
+
 // As the caller gave them: the deadline was taken some microseconds before the submission, or, on a
 // busy machine, so long before it that it was over by then.
 double seconds_between(Nanos begin, Nanos end) noexcept {
@@ -56,6 +60,7 @@ Peer::Peer(Reactor& reactor, std::shared_ptr<const kv::Mapping> mapping, std::st
       path_(link->path()),
       most_runs_(link->most_runs()),
       orders_on_gpu_(link->orders_on_gpu()),
+      begins_early_(link->begins_early()),
       description_(link->describe()),
       link_(std::move(link)) {}
 
@@ -87,9 +92,37 @@ std::unique_ptr<kv::Plan> Peer::take_plan() {
   return plan;
 }
 
+// What the link began before a write's ids were checked; ends it when the write does not come.
+class Peer::HeadStart {
+ public:
+  HeadStart(Peer& peer, std::size_t blocks, kv::LayerRange layers) : peer_(peer) {
+    if (!peer_.begins_early_ || blocks == 0) return;
+    const auto lock = peer_.enter();
+    if (peer_.link_ && !peer_.is_ending_ && peer_.queued_.empty() && peer_.moving_.empty()) {
+      peer_.link_->expect(write_, blocks, layers);
+    }
+  }
+  ~HeadStart() {
+    if (write_.state == 0) return;
+    const auto lock = peer_.enter();
+    if (peer_.link_) peer_.link_->forget(write_);
+  }
+  HeadStart(const HeadStart&) = delete;
+  HeadStart& operator=(const HeadStart&) = delete;
+
+  // With the peer's lock.
+  void hand_to(transport::Write& write) noexcept { write.state = std::exchange(write_.state, 0); }
+
+ private:
+  Peer& peer_;
+  transport::Write write_;
+};
+
 std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::LayerRange layers,
                                       Label label, Nanos deadline, Then then, cuda::After after) {
   auto plan = take_plan();
+  HeadStart early(*this, after.kind == cuda::After::Kind::kNothing ? count_of(src) : 0, layers);
+  trace(Stage::kBegun);
   plan->assign(*mapping_, src, dst, layers);
   trace(Stage::kPlanned);
   if (plan->runs().size() > most_runs_) {
@@ -113,6 +146,7 @@ std::shared_ptr<Transfer> Peer::write(kv::BlockIds src, kv::BlockIds dst, kv::La
     complete(*transfer, std::nullopt);
     return transfer;
   }
+  early.hand_to(transfer->write_);
   if (after.kind != cuda::After::Kind::kNothing) link_->order(transfer->write_, after);
   transfer->write_.id = next_id_++;
   transfer->write_.cursor = kv::Cursor(*transfer->plan_, *mapping_);
@@ -141,6 +175,10 @@ bool Peer::drive(Transfer& transfer, Nanos deadline) noexcept {
     if (transfer.is_done() || at >= deadline) break;
     if (moved) spin_end = at + kSpin + (link_ ? link_->patience() : 0);
     if (at >= spin_end) break;
+    if (entering_.load(std::memory_order_relaxed) == 0) {
+      relax();
+      continue;
+    }
     lock.unlock();
     give_way();
     lock.lock();

@@ -95,6 +95,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   PeerCounters counters() const;
 
  private:
+  class HeadStart;
   friend class Transfer;
   friend class DeleteInOwner<Peer>;
 
@@ -139,6 +140,7 @@ class Peer : public std::enable_shared_from_this<Peer> {
   const std::string path_;  // for messages
   const std::size_t most_runs_;
   const bool orders_on_gpu_;
+  const bool begins_early_;
   const std::string description_;
   std::atomic<bool> is_alive_{true};
 

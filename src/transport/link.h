@@ -22,7 +22,7 @@ struct Write {
   void* owner = nullptr;           // the engine's
   bool is_abandoned = false;       // set by the link, see abandon()
   std::uint64_t outstanding = 0;   // for the link's own use: completions it still expects
-  std::uint64_t state = 0;         // for the link's own use; 0 before the first order() or post()
+  std::uint64_t state = 0;         // for the link's own use; 0 before the first call with it
 };
 
 // How far post() came. Never an error by itself: a link that broke says so in failure().
@@ -71,7 +71,11 @@ class Link {
   // Before the first post(): the write reads its source when what `after` stands for now is over.
   // Throws Error(kValue, kTransfer); the write may then be dropped.
   virtual void order(Write&, cuda::After) {}
-  // A write that was ordered will not be posted after all.
+  // A write of so many blocks will be ordered or posted in a moment, once its ids are checked: what
+  // needs no ids may begin. Nothing is written before post().
+  virtual bool begins_early() const noexcept { return false; }
+  virtual void expect(Write&, std::uint64_t /*blocks*/, kv::LayerRange) noexcept {}
+  // A write that was expected or ordered will not be posted after all.
   virtual void forget(Write&) noexcept {}
 
   // Starts or resumes a write. Writes are posted one after the other: the engine does not start

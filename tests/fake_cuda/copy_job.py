@@ -29,7 +29,7 @@ class CopyJob(ctypes.Structure):
         *((name, ctypes.c_uint64) for name in ("src_start", "dst_start", "layer_bytes")),
         *((name, ctypes.c_uint64) for name in ("blocks", "words", "arrivals")),
         *((name, ctypes.c_uint32) for name in ("arrivals_end", "done_value")),
-        *((name, ctypes.c_uint32) for name in ("asks", "first_layer")),
+        *((name, ctypes.c_uint32) for name in ("gate", "first_layer")),
         *((name, ctypes.c_uint32) for name in ("layer_count", "tensor_count", "block_count")),
         ("pieces_per_layer", ctypes.c_uint32),
         ("walks", _Walk * 4),
@@ -148,7 +148,7 @@ class Launcher:
         self._arrived += grid
         job.arrivals_end = self._arrived
         job.done_value = self._rounds
-        job.asks = is_stopped is not None
+        job.gate = int(is_stopped is not None)
         self.words.bytes[8:12].view(np.uint32)[0] = self._rounds if is_stopped else 0
         job.first_layer, job.layer_count = work.first_layer, work.layer_count
         job.tensor_count, job.block_count = len(work.sizes), len(work.pairs)

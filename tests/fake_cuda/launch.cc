@@ -181,7 +181,7 @@ EXPORTED Status cuLaunchKernel(RawFunction function, unsigned grid_x, unsigned g
   if (grid_x == 0 || grid_y != 1 || grid_z != 1) return kCuInvalidValue;
   if (block_x == 0 || block_x % 32 != 0 || block_y != 1 || block_z != 1) return kCuInvalidValue;
   if (parameters == nullptr || extra != nullptr) return kCuInvalidValue;
-  if (block_x > 512) return kCuOutOfResources;  // the launch bounds of the copy kernel
+  if (block_x > 1024) return kCuOutOfResources;  // the launch bounds of the copy kernel
   const RawContext context = current_context();
   if (!is_alive(context) || function->module->context != context) return kCuInvalidContext;
   const auto work = function->kernel({context, grid_x, block_x, parameters});

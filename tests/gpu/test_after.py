@@ -278,14 +278,7 @@ def test_a_revoked_write_that_waits_lands_no_more(gpus: Wire):
             transfer.wait()
 
 
-# The write was stopped, and nobody is there to be told of it; yet the link is not quiesced before
-# the mapping is gone, and that waits for the kernel.
-def test_a_dead_decode_ends_writes_that_wait(
-    gpus: Wire, own_process: PeerProcess, request: pytest.FixtureRequest
-):
-    if gpus.transport == "cuda_ipc":
-        why = "the end waits for the unmapping"
-        request.applymarker(pytest.mark.xfail(raises=NotQuiesced, reason=why, strict=True))
+def test_a_dead_decode_ends_writes_that_wait(gpus: Wire, own_process: PeerProcess):
     prefill = gpus.prefill(SHAPE)
     decode = gpus.decode(SHAPE, process=own_process)
     assert prefill.connect(decode.address)

@@ -14,6 +14,9 @@ inline constexpr std::uint64_t kBulkBytes = std::uint64_t{8} << 20;
 // Bulk copies of one write: each is a call to the driver, under the peer's lock.
 inline constexpr std::uint64_t kMostBulkCopies = 256;
 
+// Fewer blocks are checked before a launch could have begun.
+inline constexpr std::uint64_t kLeastEarlyBlocks = 128;
+
 // How long a waiting caller looks on, rather than sleeping, for a copy that is under way: a sleep
 // and a wake-up through the driver cost about as much as copying 16 MiB.
 inline constexpr Nanos kMostPatience = 2 * kMillisecond;

@@ -63,10 +63,7 @@ class CudaIpcLink final : public Link {
     const int err = errno;
     throw Error(Errc::kHandshake, join("epoll: ", reason(err), "; is `ulimit -n` large enough?"));
   }
-  ~CudaIpcLink() override {
-    if (unmapping_.joinable()) unmapping_.join();
-  }
-
+  void expect(Write& write, std::uint64_t blocks, kv::LayerRange layers) noexcept override;
   void order(Write& write, cuda::After after) override;
   Post post(Write& write) noexcept override;
   std::size_t poll(Completion* out, std::size_t most) noexcept override;
@@ -80,6 +77,7 @@ class CudaIpcLink final : public Link {
   bool arm(bool wants_post) noexcept override;
   Nanos patience() const noexcept override;
   bool orders_on_gpu() const noexcept override { return true; }
+  bool begins_early() const noexcept override { return true; }
   LinkCounters counters() const noexcept override { return counters_; }
   const char* transport() const noexcept override { return "cuda_ipc"; }
   std::string describe() const override { return description_; }
@@ -90,10 +88,11 @@ class CudaIpcLink final : public Link {
   }
   cuda::Status start(Write& write, cuda::Slot& slot) noexcept;
   cuda::Status start_bulk(Write& write, cuda::Slot& slot) noexcept;
-  bool is_bulk(const kv::Plan& plan, const cuda::Slot& slot) const noexcept;
+  bool is_bulk(const kv::Plan& plan) const noexcept;
   void look_at_copies() noexcept;
   void land(const Flight& flight) noexcept;
   void take_acks() noexcept;
+  void unmap() noexcept;
   void lose(Failure cause) noexcept;
   void lose(const char* call, cuda::Status status) noexcept;
   bool have_copies_ended() noexcept;
@@ -101,7 +100,6 @@ class CudaIpcLink final : public Link {
   const std::shared_ptr<const kv::Mapping> mapping_;
   const std::shared_ptr<EventFd> wake_;  // the driver's thread may signal it after we have gone
   std::unique_ptr<Path> path_;           // empty once it is to be unmapped
-  std::unique_ptr<Path> parting_;        // of the thread that unmaps it
   const std::string description_;
   UniqueFd epoll_;
   stream::SideStream side_;
@@ -115,8 +113,8 @@ class CudaIpcLink final : public Link {
   bool is_time_to_ask_ = false;
   bool is_broken_ = false;
   bool has_gpu_failed_ = false;
-  std::thread unmapping_;
-  std::atomic<bool> is_unmapped_{false};
+  const std::shared_ptr<std::atomic<bool>> is_unmapped_ =
+      std::make_shared<std::atomic<bool>>(false);
 };
 
 void CudaIpcLink::lose(Failure cause) noexcept {
@@ -129,6 +127,23 @@ void CudaIpcLink::lose(const char* call, cuda::Status status) noexcept {
   lose({Errc::kTransfer, join(call, ": ", cuda::reason_of(status),
                               "; a GPU that has failed a process stays failed for it: restart it "
                               "(the kernel's log, dmesg, may name an Xid)")});
+}
+
+// The driver's call and the GPU's start take as long as the plan of a few thousand blocks: both at
+// the same time. Only where nothing else would wait behind it.
+void CudaIpcLink::expect(Write& write, std::uint64_t blocks, kv::LayerRange layers) noexcept {
+  if (!path_ || is_broken_ || !flights_.empty() || blocks < kLeastEarlyBlocks) return;
+  if (layers.count == 0 || layers.first + std::uint64_t{layers.count} > mapping_->layers()) return;
+  cuda::Slot* const slot = path_->queue.take();
+  if (slot == nullptr) return;
+  cuda::CopyJob job = path_->target.job();
+  job.first_layer = layers.first;
+  job.layer_count = layers.count;
+  if (path_->queue.launch_early(*slot, job, blocks) == cuda::kSuccess) {
+    write.state = reinterpret_cast<std::uint64_t>(slot);
+  } else {
+    path_->queue.give_back(slot);
+  }
 }
 
 void CudaIpcLink::order(Write& write, cuda::After after) {
@@ -150,8 +165,8 @@ void CudaIpcLink::forget(Write& write) noexcept {
   write.state = 0;
 }
 
-bool CudaIpcLink::is_bulk(const kv::Plan& plan, const cuda::Slot& slot) const noexcept {
-  if (path_->queue.waits(slot) || plan.empty()) return false;
+bool CudaIpcLink::is_bulk(const kv::Plan& plan) const noexcept {
+  if (plan.empty()) return false;
   std::uint64_t extents = 0;
   for (std::uint32_t t = 0; t < mapping_->tensors(); ++t) {
     extents += mapping_->walk(t).is_dense ? plan.runs().size() : plan.blocks();
@@ -177,7 +192,13 @@ cuda::Status CudaIpcLink::start_bulk(Write& write, cuda::Slot& slot) noexcept {
 
 cuda::Status CudaIpcLink::start(Write& write, cuda::Slot& slot) noexcept {
   const kv::Plan& plan = *write.plan;
-  if (is_bulk(plan, slot)) return start_bulk(write, slot);
+  if (slot.has_head_start()) {
+    ++counters_.posts;
+    counters_.work_requests += plan.blocks();
+    path_->queue.go(slot, plan.runs(), plan.blocks());
+    return cuda::kSuccess;
+  }
+  if (!path_->queue.waits(slot) && is_bulk(plan)) return start_bulk(write, slot);
   cuda::CopyJob job = path_->target.job();
   job.first_layer = plan.layers().first;
   job.layer_count = plan.layers().count;
@@ -188,6 +209,7 @@ cuda::Status CudaIpcLink::start(Write& write, cuda::Slot& slot) noexcept {
 
 Post CudaIpcLink::post(Write& write) noexcept {
   if (is_broken_) return Post::kBroken;
+  if (write.state != 0 && slot_of(write)->has_head_start() && is_bulk(*write.plan)) forget(write);
   if (write.state == 0) write.state = reinterpret_cast<std::uint64_t>(path_->queue.take());
   if (write.state == 0) {
     if (!flights_.empty()) return Post::kQueueFull;
@@ -229,8 +251,15 @@ void CudaIpcLink::look_at_copies() noexcept {
   std::size_t kept = 0;
   for (std::size_t i = 0; i < flights_.size(); ++i) {
     const Flight flight = flights_[i];
-    if (flight.slot->is_done() && !is_broken_) {
+    const bool has_ended = flight.slot->is_done() && !is_broken_;
+    if (has_ended && (flight.is_stopping || !flight.slot->was_late())) {
       land(flight);
+    } else if (has_ended) {
+      // The host was held up between expect() and post(). Anything may have been copied.
+      path_->queue.reuse(*flight.slot);
+      const cuda::Status status = start(*flight.write, *flight.slot);
+      if (status != cuda::kSuccess) lose("starting the copy again", status);
+      flights_[kept++] = flight;
     } else {
       flights_[kept++] = flight;
     }
@@ -312,7 +341,8 @@ bool CudaIpcLink::have_copies_ended() noexcept {
 }
 
 // The peer may free its memory once it has heard of the end, so the mapping goes first. That can
-// wait for whatever the GPU does, a model's kernels too: on a thread of its own.
+// wait for whatever the GPU does, a model's kernels too: on a thread of its own, which outlives the
+// link when the peer has gone and nobody waits for it.
 Quiesce CudaIpcLink::quiesce() noexcept {
   wake_->drain();
   if (path_) {
@@ -321,21 +351,29 @@ Quiesce CudaIpcLink::quiesce() noexcept {
       return Quiesce::kInProgress;
     }
     flights_.clear();
-    parting_ = std::move(path_);
-    try {
-      unmapping_ = std::thread([this] {
-        parting_.reset();
-        is_unmapped_.store(true, std::memory_order_release);
-        wake_->signal();
-      });
-    } catch (const std::exception&) {  // no thread to be had
-      parting_.reset();
-      is_unmapped_ = true;
-    }
+    unmap();
   }
-  if (!is_unmapped_.load(std::memory_order_acquire)) return Quiesce::kInProgress;
-  if (!side_.is_broken()) (void)side_.send_end();
+  if (side_.is_broken()) return Quiesce::kQuiesced;
+  if (!is_unmapped_->load(std::memory_order_acquire)) {
+    std::array<std::uint64_t, 64> ids;             // which nobody waits for any more
+    (void)side_.progress(ids.data(), ids.size());  // the peer may go meanwhile
+    return side_.is_broken() ? Quiesce::kQuiesced : Quiesce::kInProgress;
+  }
+  (void)side_.send_end();
   return Quiesce::kQuiesced;
+}
+
+void CudaIpcLink::unmap() noexcept {
+  auto end = [path = std::move(path_), done = is_unmapped_, wake = wake_]() mutable {
+    path.reset();
+    done->store(true, std::memory_order_release);
+    wake->signal();
+  };
+  try {
+    std::thread(std::move(end)).detach();
+  } catch (const std::exception&) {  // no thread to be had: it has been unmapped on the way here
+    is_unmapped_->store(true, std::memory_order_release);
+  }
 }
 
 bool CudaIpcLink::arm(bool) noexcept {

@@ -14,10 +14,11 @@ BEFORE, AFTER = "Python, until the core has it", "Python, after the core has end
 
 # What the core calls the end of a stage, and what the stage was spent on.
 STAGES = {
+    "begun": "head start: the driver's call",
     "planned": "plan: ids checked and joined",
     "submitted": "queue: the peer's lock, the transfer's object",
     "tabled": "table of blocks, into page-locked memory",
-    "launched": "launch: the driver's call",
+    "launched": "launch, or the word to go",
     "landed": "kernel, and noticing that it is done",
     "completed": "completion: the transfer is told, the waiter wakes",
 }

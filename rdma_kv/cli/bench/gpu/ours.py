@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from rdma_kv import Config, RDMACommunicator
+from rdma_kv._arguments import as_ids
+from rdma_kv._write_call import check_tag
 from rdma_kv.cli.local import HOST, local_environment
 
 from .breakdown import Breakdown, take_breakdown
@@ -28,8 +30,11 @@ def communicator(side: Side, role: Literal["prefill", "decode"], job: Job) -> RD
 
 def traced(comm: RDMACommunicator, peer: tuple[str, int], ids: tuple[Any, Any]) -> dict[str, int]:
     """One write as write_cache() does it, and the core's moments."""
-    call = comm._prepare(*peer, *ids, None, 0, None, None, None, True)
-    return call.remote().peer.write_traced(*call.arguments()[:6])
+    core = comm._peers.alive(*peer)
+    if core is None:
+        raise RuntimeError("the connection is down")
+    src, dst = (as_ids(each) for each in ids)
+    return core.write_traced(src, dst, *comm._all_layers, check_tag(0, least=0), comm._timeout_s)
 
 
 class OurTarget(Target):

@@ -81,6 +81,7 @@ def run_reference(settings: Settings, emit: Emit) -> Fields:
         accelerator = open_device(settings, "decode")
         model = BigLlama(settings, accelerator, emit)
         cache, table = _own_cache(settings, accelerator, model)
+        model.continue_from(cache, table, lambda done: None, WARM_UP_TOKENS)  # as decode does
         tokens = model.continue_from(
             cache,
             table,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache, LlamaForCausalLM
 
 from rdma_kv.cli.accelerator import Accelerator
@@ -28,6 +29,7 @@ class BigLlama:
 
     def __init__(self, settings: Settings, accelerator: Accelerator, emit: Emit) -> None:
         torch.set_grad_enabled(False)  # in this process, for good
+        torch.use_deterministic_algorithms(True, warn_only=True)
         began = time.monotonic()
         self._settings = settings
         self._accelerator = accelerator
@@ -75,11 +77,14 @@ class BigLlama:
             contiguous.update(key[None], value[None], layer)
         tokens: list[int] = []
         token = self._prompt[:, -1:]
-        for _ in range(count):
-            logits = self._model(token, past_key_values=contiguous).logits[:, -1]
-            token = logits.argmax(-1, keepdim=True)
-            tokens.append(int(token))
-            on_token(len(tokens))
+        # The fused kernels of attention may sum in another order in another process, and bfloat16
+        # shows it some tokens later.
+        with sdpa_kernel(SDPBackend.MATH):
+            for _ in range(count):
+                logits = self._model(token, past_key_values=contiguous).logits[:, -1]
+                token = logits.argmax(-1, keepdim=True)
+                tokens.append(int(token))
+                on_token(len(tokens))
         if not bool(torch.isfinite(logits).all()):
             raise DemoError("the model's logits are not finite: equal tokens would prove nothing")
         return tokens
