@@ -37,7 +37,7 @@ def test_bytes_arrive_however_late_the_ids_are(gpus: Wire, contiguous: bool):
     finally:
         if hurried():
             cuda.driver().rdma_kv_fake_hurry(0)
-    if hurried() and not contiguous:
+    if hurried() and not contiguous and gpus.transport == "cuda_ipc":
         [peer] = prefill.comm.stats().peers
         assert peer.posts > 40, "no copy was late: nothing was shown"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -176,3 +178,37 @@ def test_decode_can_end_the_link_while_it_is_written(
     assert eventually(lambda: all(each.done() for each in transfers), scaled(20))
     assert np.array_equal(decode.call("read"), before)
     assert isinstance(transfers[-1].error(), PeerLost)
+
+
+def held(pid: int) -> tuple[int, int]:
+    """Descriptors and threads."""
+    process = Path(f"/proc/{pid}")
+    return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+
+
+def mapped_mib(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+@EVERY_INNER
+def test_connecting_again_and_again_leaves_nothing_behind(
+    decode: DecodeProcess, prefill: Prefill, inner: str
+) -> None:
+    def connect() -> None:
+        peer = prefill.open_staged(decode, inner)
+        peer.write_wait([1], [2], 0, 2, 0, scaled(10))
+        peer.close(scaled(5))
+
+    pids = [os.getpid(), decode.process.pid or 0]
+    for _ in range(5):
+        connect()
+    assert eventually(lambda: decode.call("links") == [])
+    before, mapped = [held(pid) for pid in pids], [mapped_mib(pid) for pid in pids]
+
+    for _ in range(50):
+        connect()
+
+    assert eventually(lambda: [held(pid) for pid in pids] == before, scaled(5)), before
+    grown = [mapped_mib(pid) - mib for pid, mib in zip(pids, mapped, strict=True)]
+    assert max(grown) < 80, "a ring has 8 MiB, and there were 50 of them"
