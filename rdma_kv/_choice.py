@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rdma_kv import _messages as wire
-from rdma_kv._side import NOT_BUILT, TRANSPORTS, Side
+from rdma_kv._side import NOT_BUILT, STAGED, TRANSPORTS, Side
 
 
 def candidates(side: Side, welcome: wire.Welcome) -> tuple[list[str], dict[str, str]]:
@@ -29,7 +29,7 @@ def _why_not(name: str, side: Side, welcome: wire.Welcome) -> str:
         return "the two sides are on different hosts"
     if name == "cuda_ipc" and side.no_cuda_ipc:
         return f"prefill cannot: {side.no_cuda_ipc}"
-    if name == "cma" and (why := side.gpu_reason(name)):
+    if name in STAGED and (why := side.gpu_reason()):
         return f"prefill cannot: {why}"
     if name == "rdma" and not side.rails:
         return f"prefill cannot: {side.no_rdma}"

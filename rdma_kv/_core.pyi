@@ -300,6 +300,31 @@ def cuda_ipc_accept(
     engine: Engine, origin: str, epoch: int, prefill: Geometry, prefill_pid: int = 0
 ) -> Ticket: ...
 def cuda_ipc_open(engine: Engine, remote: RemoteEnd, offer: dict[str, Any]) -> Peer: ...
+
+class Staging:
+    """What this side needs to carry its blocks through host memory, over a link of host memory.
+    Raises TransportUnavailable: the blocks are not on one GPU, or the kernel cannot be had.
+
+    A ring is (address, slots, bytes of a slot, whether its blocks are on a GPU)."""
+
+    def __init__(self, engine: Engine) -> None: ...
+    def accept_tcp(
+        self, engine: Engine, origin: str, epoch: int, prefill: Geometry, streams: int
+    ) -> tuple[Ticket, tuple[int, int, int, bool]]: ...
+    def accept_cma(
+        self, engine: Engine, origin: str, epoch: int, prefill: Geometry, prefill_pid: int
+    ) -> tuple[Ticket, tuple[int, int, int, bool]]: ...
+    def open_tcp(
+        self, engine: Engine, remote: RemoteEnd, ring: tuple[int, int, int, bool], streams: int
+    ) -> Peer: ...
+    def open_cma(
+        self,
+        engine: Engine,
+        remote: RemoteEnd,
+        ring: tuple[int, int, int, bool],
+        offer: dict[str, Any],
+    ) -> Peer: ...
+
 def loopback_accept(engine: Engine, origin: str, epoch: int, prefill: Geometry) -> Ticket: ...
 def loopback_open(engine: Engine, remote: RemoteEnd) -> Peer: ...
 

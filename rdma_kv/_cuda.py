@@ -10,6 +10,7 @@ from pathlib import Path
 from rdma_kv import _core
 from rdma_kv._config import Config
 from rdma_kv._errors import RdmaKvError, TransportUnavailable
+from rdma_kv._side import STAGED
 
 logger = logging.getLogger("rdma_kv")
 
@@ -42,6 +43,28 @@ def open_cuda(
         logger.warning("cuda_ipc is not used: %s", error)
         return None, str(error)
     return None, ""
+
+
+def open_staging(engine: _core.Engine, config: Config) -> tuple[_core.Staging | None, str]:
+    """Prepares to carry blocks through host memory, where they are, or the peer's are, on a GPU.
+
+    Returns:
+        What that takes, or why this side cannot.
+
+    Raises:
+        TransportUnavailable: KVCACHE_TRANSPORT names a transport that needs it, and this side
+            cannot.
+    """
+    if config.transport not in ("auto", *STAGED):
+        return None, f"KVCACHE_TRANSPORT={config.transport} on this side"
+    try:
+        if any(device >= 0 for _, _, device in engine.layout.regions):
+            _core.set_nvrtc_candidates([str(path) for path in nvrtc_candidates()])
+        return _core.Staging(engine), ""
+    except RdmaKvError as error:
+        if config.transport != "auto":
+            raise TransportUnavailable(f"KVCACHE_TRANSPORT={config.transport}: {error}") from error
+        return None, str(error)
 
 
 def nvrtc_candidates() -> list[Path]:

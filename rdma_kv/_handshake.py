@@ -38,6 +38,7 @@ from rdma_kv._side import (
     from_wire,
     from_wire_endpoint,
     show,
+    staged_streams,
     to_wire,
     to_wire_endpoint,
 )
@@ -321,6 +322,7 @@ class _Handshake:
                 streams=streams,
                 rail=rail,
                 rdma=to_wire_endpoint(connector.endpoint) if connector else None,
+                staged=side.must_stage(name),
             ),
             f"its answer to opening {name}",
         )
@@ -343,7 +345,9 @@ class _Handshake:
             self._deadline.left_s(),
         )
         try:
-            if name == "cma" and welcome.offers.cma:
+            if opened.ring or side.must_stage(name):
+                peer = self._open_staged(name, welcome, opened, remote, streams)
+            elif name == "cma" and welcome.offers.cma:
                 peer = _core.cma_open(side.engine, remote, _checked(welcome, side.epoch))
             elif name == "cuda_ipc" and welcome.offers.cuda_ipc:
                 given = msgspec.structs.asdict(welcome.offers.cuda_ipc)
@@ -365,6 +369,37 @@ class _Handshake:
                 wire.CloseLink(epoch=side.epoch, peer_epoch=welcome.epoch, link_id=opened.link_id)
             )
             raise
+
+    def _open_staged(
+        self,
+        name: str,
+        welcome: wire.Welcome,
+        opened: wire.Opened,
+        remote: _core.RemoteEnd,
+        streams: int,
+    ) -> _core.Peer:
+        side = self._side
+        if opened.ring is None:
+            raise HandshakeError(
+                self._say("it does not stage blocks; use the same rdma_kv on both")
+            )
+        if side.staging is None:
+            raise TransportUnavailable(
+                f"{name}: decode's blocks are on a GPU, and this side cannot stage its own for it: "
+                f"{side.no_staging}"
+            )
+        ring = (
+            opened.ring.address,
+            opened.ring.slots,
+            opened.ring.slot_bytes,
+            opened.ring.on_gpu,
+        )
+        if name == "cma" and welcome.offers.cma:
+            offer = _checked(welcome, side.epoch)
+            return side.staging.open_cma(side.engine, remote, ring, offer)
+        if name == "tcp":
+            return side.staging.open_tcp(side.engine, remote, ring, staged_streams(streams))
+        raise HandshakeError(self._say(f"it wants to stage blocks over {name}"))
 
     # ---- talking
 

@@ -35,6 +35,10 @@ MOST_REVOKED = 65536
 # One more than a session may have.
 MOST_ENDED_LINKS = 16
 
+# Slots of a staged link, and bytes of one (src/transport/staged/limits.h).
+MOST_SLOTS = 64
+MOST_SLOT_BYTES = 256 << 20
+
 # msgpack itself ends integers at 2**64 - 1.
 U64 = Annotated[int, Meta(ge=0)]
 Epoch = Annotated[int, Meta(ge=1)]
@@ -137,6 +141,15 @@ class CudaIpcOffer(Struct, frozen=True, kw_only=True):
         return f"CudaIpcOffer(pid={self.pid}, segments=...)"
 
 
+class Ring(Struct, frozen=True, kw_only=True):
+    """Decode's end of a staged link: where its slots lie, and whether its blocks are on a GPU."""
+
+    address: U64
+    slots: Annotated[int, Meta(ge=1, le=MOST_SLOTS)]
+    slot_bytes: Annotated[int, Meta(ge=4096, le=MOST_SLOT_BYTES)]
+    on_gpu: bool
+
+
 class RdmaOffer(Struct, frozen=True, kw_only=True):
     """The rails that prefill may choose from, and whether it has to flush after its writes."""
 
@@ -224,7 +237,7 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
 
 
 class Open(Message, frozen=True, kw_only=True, tag="open"):
-    """Prefill asks for one link over one transport."""
+    """Prefill asks for one link over one transport; `staged`: it cannot send from its blocks."""
 
     epoch: Epoch
     peer_epoch: Epoch
@@ -232,15 +245,17 @@ class Open(Message, frozen=True, kw_only=True, tag="open"):
     streams: Annotated[int, Meta(ge=1, le=MOST_STREAMS)] = 1
     rail: Annotated[int, Meta(ge=0, le=MOST_RAILS - 1)] = 0
     rdma: Endpoint | None = None
+    staged: bool = False
 
 
 class Opened(Message, frozen=True, kw_only=True, tag="opened"):
-    """The link is waited for on the data port."""
+    """The link is waited for on the data port; with a ring it is staged."""
 
     epoch: Epoch
     link_id: U64
     token: Annotated[bytes, Meta(min_length=16, max_length=16)]
     rdma: Endpoint | None = None
+    ring: Ring | None = None
 
     def __repr__(self) -> str:
         return "Opened(token=...)"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rdma_kv import _core
 from rdma_kv import _messages as wire
 from rdma_kv._errors import RdmaKvError, TransportUnavailable
-from rdma_kv._side import NOT_BUILT, Side, from_wire_endpoint, to_wire_endpoint
+from rdma_kv._side import NOT_BUILT, Side, from_wire_endpoint, staged_streams, to_wire_endpoint
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ def make_offering(side: Side) -> Offering:
     """Asks every transport once; the answers do not depend on the peer."""
     reasons = dict(NOT_BUILT)
     forced = side.config.transport
-    tcp = wire.TcpOffer()
+    tcp = _offer_tcp(side, reasons)
     cma = _offer_cma(side, reasons)
     rdma = _offer_rdma(side, reasons)
     cuda_ipc = _offer_cuda_ipc(side, reasons)
@@ -36,9 +36,16 @@ def make_offering(side: Side) -> Offering:
     return Offering(offers, {name: wire.sentence(why) for name, why in reasons.items()})
 
 
+def _offer_tcp(side: Side, reasons: dict[str, str]) -> wire.TcpOffer | None:
+    if why := side.gpu_reason():
+        reasons["tcp"] = f"decode cannot: {why}"
+        return None
+    return wire.TcpOffer()
+
+
 def _offer_cma(side: Side, reasons: dict[str, str]) -> wire.CmaOffer | None:
     try:
-        if why := side.gpu_reason("cma"):
+        if why := side.gpu_reason():
             raise TransportUnavailable(why)
         return wire.CmaOffer(**_core.cma_offer(side.engine))
     except RdmaKvError as error:
@@ -96,23 +103,34 @@ def must_flush(side: Side) -> bool:
     return any(rail.remote_read for rail in side.rails)
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """One link that was made room for."""
+
+    ticket: _core.Ticket
+    rdma: wire.Endpoint | None = None
+    ring: wire.Ring | None = None
+
+
 def accept_link(
     side: Side, request: wire.Open, origin: str, prefill: _core.Geometry, prefill_pid: int
-) -> tuple[_core.Ticket, wire.Endpoint | None]:
+) -> Accepted:
     """Makes room for one link of a transport that was offered.
 
     Raises:
         TransportUnavailable: It cannot be opened after all; the message goes to the peer.
     """
     engine, epoch = side.engine, request.epoch
+    if request.staged or side.must_stage(request.transport):
+        return _accept_staged(side, request, origin, prefill, prefill_pid)
     if request.transport == "tcp":
-        return _core.tcp_accept(engine, origin, epoch, prefill, request.streams), None
+        return Accepted(_core.tcp_accept(engine, origin, epoch, prefill, request.streams))
     if request.transport == "cma":
-        return _core.cma_accept(engine, origin, epoch, prefill, prefill_pid), None
+        return Accepted(_core.cma_accept(engine, origin, epoch, prefill, prefill_pid))
     if request.transport == "cuda_ipc":
-        return _core.cuda_ipc_accept(engine, origin, epoch, prefill, prefill_pid), None
+        return Accepted(_core.cuda_ipc_accept(engine, origin, epoch, prefill, prefill_pid))
     if request.transport == "loopback":
-        return _core.loopback_accept(engine, origin, epoch, prefill), None
+        return Accepted(_core.loopback_accept(engine, origin, epoch, prefill))
     if request.transport == "rdma":
         if request.rdma is None or request.rail >= len(side.rails):
             raise TransportUnavailable(
@@ -121,5 +139,25 @@ def accept_link(
         rail = side.rails[request.rail]
         remote = from_wire_endpoint(request.rdma)
         ticket, endpoint = _core.rdma_accept(engine, rail, origin, epoch, prefill, remote)
-        return ticket, to_wire_endpoint(endpoint)
+        return Accepted(ticket, to_wire_endpoint(endpoint))
     raise TransportUnavailable(f"decode knows no transport {request.transport!r}")
+
+
+def _accept_staged(
+    side: Side, request: wire.Open, origin: str, prefill: _core.Geometry, prefill_pid: int
+) -> Accepted:
+    staging, engine, epoch = side.staging, side.engine, request.epoch
+    if staging is None:
+        raise TransportUnavailable(f"decode cannot stage blocks: {side.no_staging}")
+    if request.transport == "tcp":
+        streams = staged_streams(request.streams)
+        ticket, ring = staging.accept_tcp(engine, origin, epoch, prefill, streams)
+    elif request.transport == "cma":
+        ticket, ring = staging.accept_cma(engine, origin, epoch, prefill, prefill_pid)
+    else:
+        raise TransportUnavailable(f"decode cannot stage blocks over {request.transport!r}")
+    address, slots, slot_bytes, on_gpu = ring
+    return Accepted(
+        ticket,
+        ring=wire.Ring(address=address, slots=slots, slot_bytes=slot_bytes, on_gpu=on_gpu),
+    )

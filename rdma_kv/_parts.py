@@ -18,7 +18,7 @@ from rdma_kv._arguments import Role
 from rdma_kv._auth import load_keys
 from rdma_kv._config import Config
 from rdma_kv._control import ControlLoop
-from rdma_kv._cuda import open_cuda
+from rdma_kv._cuda import open_cuda, open_staging
 from rdma_kv._listening import Listening
 from rdma_kv._network import boot_id, interface_address
 from rdma_kv._peers import Peers
@@ -62,6 +62,7 @@ class Parts:
             )
             host = wire.Host(boot_id=boot_id(), pid=os.getpid())
             exports, no_cuda_ipc = open_cuda(engine, config, is_written_to=role == "decode")
+            staging, no_staging = open_staging(engine, config)
             self.side = Side(
                 engine,
                 config,
@@ -72,6 +73,8 @@ class Parts:
                 is_rank_declared,
                 exports,
                 no_cuda_ipc,
+                staging,
+                no_staging,
             )
             self._context: zmq.Context[Any] = zmq.Context()
             undo.callback(self._context.term)

@@ -32,8 +32,12 @@ logger = logging.getLogger("rdma_kv")
 MOST_SESSIONS = 4096
 # A handshake tries a handful of transports, a reconnect uses a new session.
 MOST_LINKS_PER_SESSION = 16
+# Each holds page-locked memory.
+MOST_STAGED_PER_SESSION = 2
 # Peers that went and that nobody has asked about.
 _MOST_DEPARTURES = 1024
+# Copies of a GPU that a link had begun: far more than they take, and little for other peers' pings.
+_COPYING_S = 0.2
 # Then others get their turn; what waits stays in ZeroMQ's bounded queues.
 _MOST_MESSAGES_AT_ONCE = 64
 
@@ -50,6 +54,7 @@ class Session:
     last_heard: float
     probe: Probe
     links: list[int] = field(default_factory=list)
+    staged: set[int] = field(default_factory=set)  # of those that are or were among them
     was_linked: bool = False  # it came as far as a link
     is_back: bool = False  # as far as a connection, which says so by its first ping
     why_linkless: str = ""  # why its last link ended; one tick later the session does, too
@@ -226,7 +231,10 @@ class Sessions:
                 self._refused_once.add(refusal[0])
                 logger.warning("%s was refused: %s", name, refusal[1])
             return
-        self._end_former_links(hello)
+        if not self._end_former_links(hello):
+            reason = "this side's GPU still copies what came over a former link; try again"
+            self._refuse(identity, wire.BUSY, reason)
+            return
         self.revocations.on_hello(name, hello.epoch)
         if not self._sessions:
             self._loop.start_ticking(self)
@@ -262,10 +270,13 @@ class Sessions:
             ),
         )
 
-    def _end_former_links(self, hello: wire.Hello) -> None:
-        """So that the welcome proves it: nothing of the links that it replaces can land."""
+    def _end_former_links(self, hello: wire.Hello) -> bool:
+        """So that the welcome proves it: nothing of the links that it replaces can land.
+
+        False when something still may.
+        """
         if not hello.ends:
-            return
+            return True
         self._side.engine.end_confirmed_links(hello.ends, hello.epoch, "its prefill connects anew")
         for session in self.all():
             if session.epoch != hello.epoch:
@@ -273,6 +284,19 @@ class Sessions:
             for link_id in [link for link in session.links if link in hello.ends]:
                 session.links.remove(link_id)
                 session.why_linkless = "it connected anew"
+        return self._is_quiet(hello)
+
+    def _is_quiet(self, hello: wire.Hello) -> bool:
+        """What a GPU has begun to copy is over in a moment, and nobody can stop it."""
+        deadline = time.monotonic() + _COPYING_S
+        while any(
+            link_id in hello.ends and epoch == hello.epoch
+            for link_id, _, _, epoch, _ in self._side.engine.unquiesced_links()
+        ):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
 
     def _geometry_of(self, hello: wire.Hello) -> _core.Geometry:
         if self._side.is_rank_declared:
@@ -307,21 +331,31 @@ class Sessions:
             reason = f"{MOST_LINKS_PER_SESSION} links are open already"
             self._refuse(session.identity, wire.BUSY, reason)
             return
+        is_staged = request.staged or self._side.must_stage(request.transport)
+        if is_staged and len(session.staged.intersection(session.links)) >= MOST_STAGED_PER_SESSION:
+            reason = f"{MOST_STAGED_PER_SESSION} staged links are open already"
+            self._refuse(session.identity, wire.BUSY, reason)
+            return
         if getattr(self._offering.offers, request.transport, None) is None:
             reason = self._offering.reasons.get(request.transport, "decode does not offer it")
             self._refuse(session.identity, wire.UNAVAILABLE, reason)
             return
         try:
-            ticket, endpoint = accept_link(
-                self._side, request, session.name, session.geometry, session.pid
-            )
+            accepted = accept_link(self._side, request, session.name, session.geometry, session.pid)
         except (RdmaKvError, ValueError) as error:
             self._refuse(session.identity, wire.UNAVAILABLE, str(error))
             return
+        ticket = accepted.ticket
         session.links.append(ticket.link_id)
+        if accepted.ring:
+            session.staged.add(ticket.link_id)
         session.was_linked, session.why_linkless = True, ""
         opened = wire.Opened(
-            epoch=self._side.epoch, link_id=ticket.link_id, token=ticket.token, rdma=endpoint
+            epoch=self._side.epoch,
+            link_id=ticket.link_id,
+            token=ticket.token,
+            rdma=accepted.rdma,
+            ring=accepted.ring,
         )
         self._send(session.identity, opened)
 

@@ -12,6 +12,9 @@ from rdma_kv._config import Config
 # The order in which `auto` tries: the fastest first.
 TRANSPORTS = ("cuda_ipc", "shm", "cma", "rdma", "tcp")
 
+# Those that carry blocks of a GPU through host memory.
+STAGED = ("cma", "tcp")
+
 # Transports that DESIGN names and this version lacks: said aloud rather than passed over.
 NOT_BUILT = {
     "shm": "this version has no shared-memory segments",
@@ -32,6 +35,8 @@ class Side:
     is_rank_declared: bool = True
     cuda_exports: _core.CudaExports | None = None  # decode's memory, for prefill to map
     no_cuda_ipc: str = ""  # why this side cannot use it
+    staging: _core.Staging | None = None  # for blocks that a transport does not reach
+    no_staging: str = ""  # why there is none
 
     @property
     def epoch(self) -> int:
@@ -48,11 +53,22 @@ class Side:
         """Whether no block is on a GPU."""
         return all(device < 0 for _, _, device in self.engine.layout.regions)
 
-    def gpu_reason(self, transport: str) -> str:
+    def gpu_reason(self) -> str:
         """Why a transport of host memory cannot serve this side; empty when it can."""
-        if self.is_host_memory:
+        if self.is_host_memory or self.staging is not None:
             return ""
-        return f"{transport} reaches host memory only, and blocks here are on a GPU"
+        return (
+            f"blocks here are on a GPU, and cannot be staged through host memory: {self.no_staging}"
+        )
+
+    def must_stage(self, transport: str) -> bool:
+        """Whether a transport reaches the blocks of this side only through staging."""
+        return transport in STAGED and not self.is_host_memory
+
+
+def staged_streams(streams: int) -> int:
+    """Streams for the bytes of a staged link; it has one more for what they are answered by."""
+    return min(streams, wire.MOST_STREAMS - 1)
 
 
 def to_wire(geometry: _core.Geometry) -> wire.Geometry:

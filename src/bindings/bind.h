@@ -14,6 +14,7 @@ void bind_tcp(pybind11::module_& m);
 void bind_cma(pybind11::module_& m);
 void bind_cuda(pybind11::module_& m);
 void bind_cuda_ipc(pybind11::module_& m);
+void bind_staged(pybind11::module_& m);
 void bind_loopback(pybind11::module_& m);
 void bind_rdma(pybind11::module_& m);
 void bind_cuda_gdr(pybind11::module_& m);

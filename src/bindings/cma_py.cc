@@ -1,4 +1,4 @@
-#include <pybind11/pybind11.h>
+#include "bindings/cma_py.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -23,8 +23,7 @@ using transport::RemoteEnd;
 using transport::cma::Offer;
 using transport::stream::Ticket;
 
-py::dict cma_offer(const Engine& engine) {
-  need_host_memory(engine.layout(), "cma");
+py::dict cma_offer(const Engine&) {
   const Offer offer = transport::cma::make_offer();
   py::dict out;
   out["pid"] = offer.process.pid;
@@ -34,22 +33,6 @@ py::dict cma_offer(const Engine& engine) {
   out["probe_nonce"] =
       py::bytes(reinterpret_cast<const char*>(offer.probe_nonce.data()), offer.probe_nonce.size());
   return out;
-}
-
-Offer to_offer(const py::dict& given) {
-  Offer offer;
-  offer.process.pid = given["pid"].cast<pid_t>();
-  offer.process.boot_id = given["boot_id"].cast<std::string>();
-  offer.process.pid_namespace = given["pid_namespace"].cast<std::uint64_t>();
-  offer.probe_address = given["probe_address"].cast<std::uint64_t>();
-  const auto bytes = given["probe_nonce"].cast<py::bytes>();
-  const std::string_view nonce = bytes;
-  if (nonce.size() != offer.probe_nonce.size()) {
-    throw Error(Errc::kValue, join("probe_nonce has ", nonce.size(), " bytes; must be ",
-                                   offer.probe_nonce.size()));
-  }
-  std::copy(nonce.begin(), nonce.end(), offer.probe_nonce.begin());
-  return offer;
 }
 
 Ticket cma_accept(Engine& engine, const std::string& origin, std::uint64_t epoch,
@@ -65,13 +48,29 @@ Ticket cma_accept(Engine& engine, const std::string& origin, std::uint64_t epoch
 
 PyPeer cma_open(const std::shared_ptr<Engine>& engine, const RemoteEnd& remote,
                 const py::dict& given) {
-  const Offer offer = to_offer(given);
+  const Offer offer = to_cma_offer(given);
   const GilReleased released;
   need_host_memory(engine->layout(), "cma");
   return {engine->add_peer(remote, transport::cma::open(remote, offer)), engine};
 }
 
 }  // namespace
+
+transport::cma::Offer to_cma_offer(const py::dict& given) {
+  Offer offer;
+  offer.process.pid = given["pid"].cast<pid_t>();
+  offer.process.boot_id = given["boot_id"].cast<std::string>();
+  offer.process.pid_namespace = given["pid_namespace"].cast<std::uint64_t>();
+  offer.probe_address = given["probe_address"].cast<std::uint64_t>();
+  const auto bytes = given["probe_nonce"].cast<py::bytes>();
+  const std::string_view nonce = bytes;
+  if (nonce.size() != offer.probe_nonce.size()) {
+    throw Error(Errc::kValue, join("probe_nonce has ", nonce.size(), " bytes; must be ",
+                                   offer.probe_nonce.size()));
+  }
+  std::copy(nonce.begin(), nonce.end(), offer.probe_nonce.begin());
+  return offer;
+}
 
 void bind_cma(py::module_& m) {
   m.def("cma_offer", &cma_offer, py::arg("engine"));

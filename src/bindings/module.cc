@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, m) {
   b::bind_cma(m);
   b::bind_cuda(m);
   b::bind_cuda_ipc(m);
+  b::bind_staged(m);
   b::bind_loopback(m);
   b::bind_rdma(m);
   b::bind_cuda_gdr(m);

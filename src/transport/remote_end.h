@@ -24,6 +24,9 @@ struct RemoteEnd {
   Token token{};              // one-time, opens this link's streams and nothing else
   std::shared_ptr<const kv::Mapping> mapping;
   Nanos deadline = kNever;  // for opening
+  // Streams of the same link that others open, before and behind those that this end is used for.
+  std::uint16_t streams_before = 0;
+  std::uint16_t streams_behind = 0;
 };
 
 }  // namespace rdma_kv::transport

@@ -81,9 +81,6 @@ def test_decode_memory_that_cannot_be_shared_is_refused_with_the_reason(gpus: Wi
         gpus.decode(Shape())
 
 
-@pytest.mark.xfail(
-    raises=TransportUnavailable, reason="tcp does not reach GPU memory yet", strict=True
-)
 def test_decode_memory_that_cannot_be_shared_goes_another_way(gpus: Wire):
     gpus.arrange("decode", "device-private")
     auto = {"KVCACHE_TRANSPORT": "auto"}
@@ -94,7 +91,7 @@ def test_decode_memory_that_cannot_be_shared_goes_another_way(gpus: Wire):
     assert prefill.connect(decode.address)
     prefill.write(decode.address, [1, 2], [3, 4])
 
-    assert prefill.transport_to(decode.address) == "tcp"
+    assert prefill.transport_to(decode.address) == "cma"
     assert decode.digests() == wanted.digests()
 
 

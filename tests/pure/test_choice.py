@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from rdma_kv import Config, _core
 from rdma_kv import _messages as wire
 from rdma_kv._choice import candidates, matching_rail
-from rdma_kv._side import Side
+from rdma_kv._side import Side, staged_streams
 
 GID = bytes(16)
 CMA = wire.CmaOffer(pid=1, boot_id="here", pid_namespace=1, probe_address=1, probe_nonce=GID)
@@ -59,11 +60,36 @@ def test_between_hosts_cma_is_passed_over():
     assert reasons["cma"] == "the two sides are on different hosts"
 
 
-def test_blocks_on_a_gpu_are_out_of_reach_of_cma():
-    possible, reasons = candidates(side(device=0), welcome(cma=CMA))
+@pytest.mark.parametrize("name", ["cma", "tcp"])
+def test_blocks_on_a_gpu_that_cannot_be_staged_are_out_of_reach(name):
+    given = dataclasses.replace(side(device=0), no_staging="no kernel")
 
-    assert "cma" not in possible
-    assert "on a GPU" in reasons["cma"]
+    possible, reasons = candidates(given, welcome(cma=CMA))
+
+    assert name not in possible
+    assert "on a GPU" in reasons[name]
+    assert "no kernel" in reasons[name]
+
+
+def test_blocks_on_a_gpu_are_staged_over_what_reaches_host_memory():
+    given = dataclasses.replace(side(device=0), staging=object())
+
+    possible, _ = candidates(given, welcome(cma=CMA))
+
+    assert possible == ["cma", "tcp"]
+
+
+@pytest.mark.parametrize(
+    ("device", "transport", "must"),
+    [(-1, "tcp", False), (0, "tcp", True), (0, "cma", True), (0, "cuda_ipc", False)],
+)
+def test_only_host_transports_of_gpu_blocks_must_stage(device, transport, must):
+    assert side(device=device).must_stage(transport) is must
+
+
+@pytest.mark.parametrize(("asked", "given"), [(1, 1), (63, 63), (64, 63)])
+def test_a_staged_link_keeps_a_stream_for_its_answers(asked, given):
+    assert staged_streams(asked) == given
 
 
 def test_a_prefill_without_a_nic_says_why_it_has_no_rdma():

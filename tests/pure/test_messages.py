@@ -69,6 +69,7 @@ FROM_PREFILL = [
     wire.Bye(epoch=1, reason="closed"),
     wire.Revoked(epoch=1, peer_epoch=2, sequence=3),
     msgspec.structs.replace(HELLO, ends=[2**64 - 1] * 16, automatic=True),
+    wire.Open(epoch=1, peer_epoch=2, transport="tcp", staged=True),
 ]
 FROM_DECODE = [
     WELCOME,
@@ -80,6 +81,12 @@ FROM_DECODE = [
     wire.Bye(epoch=1),
     wire.Revoke(epoch=1, sequence=3, tag=2**32 - 1, lifted=True),
     msgspec.structs.replace(WELCOME, patience_ms=500, revoked=[1, 2**32 - 1]),
+    wire.Opened(
+        epoch=1,
+        link_id=0,
+        token=bytes(16),
+        ring=wire.Ring(address=2**47, slots=64, slot_bytes=256 << 20, on_gpu=True),
+    ),
 ]
 
 
@@ -266,6 +273,25 @@ def test_a_token_of_another_length_is_refused(length):
     opened = as_map(FROM_DECODE[3]) | {"token": bytes(length)}
 
     with pytest.raises(wire.MalformedError, match="token"):
+        wire.decode_from_decode(msgspec.msgpack.encode(opened))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("address", -1),
+        ("slots", 0),
+        ("slots", 65),
+        ("slot_bytes", 4095),
+        ("slot_bytes", (256 << 20) + 1),
+        ("on_gpu", 1),
+    ],
+)
+def test_a_ring_out_of_bounds_is_refused(field, value):
+    opened = as_map(next(each for each in FROM_DECODE if getattr(each, "ring", None)))
+    opened["ring"][field] = value
+
+    with pytest.raises(wire.MalformedError, match=field):
         wire.decode_from_decode(msgspec.msgpack.encode(opened))
 
 

@@ -20,6 +20,7 @@ from rdma_kv import _core
 
 HOST = "127.0.0.1"
 Cache = npt.NDArray[np.uint8]
+Ring = tuple[int, int, int, bool]  # address, slots, bytes of a slot, whether behind it is a GPU
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class DecodeEngine:
         accept = getattr(_core, f"{transport}_accept")
         ticket = accept(self.engine, "prefill", epoch, self.shape.geometry, *args)
         return ticket.link_id, ticket.token
+
+    def accept_staged(self, transport: str, epoch: int, *args: Any) -> tuple[int, bytes, Ring]:
+        accept = getattr(_core.Staging(self.engine), f"accept_{transport}")
+        ticket, ring = accept(self.engine, "prefill", epoch, self.shape.geometry, *args)
+        return ticket.link_id, ticket.token, ring
 
     def cma_offer(self) -> dict[str, Any]:
         return _core.cma_offer(self.engine)
@@ -194,6 +200,15 @@ class Prefill:
         offer = decode.call("cma_offer")
         remote = self.remote(decode, ticket, decode.call("bases"))
         return _core.cma_open(self.engine, remote, offer)
+
+    def open_staged(self, decode: DecodeProcess, transport: str, streams: int = 1) -> Any:
+        staging = _core.Staging(self.engine)
+        last = streams if transport == "tcp" else 0
+        *ticket, ring = decode.call("accept_staged", transport, self.engine.epoch, last)
+        remote = self.remote(decode, (ticket[0], ticket[1]), decode.call("bases"))
+        if transport == "tcp":
+            return staging.open_tcp(self.engine, remote, ring, streams)
+        return staging.open_cma(self.engine, remote, ring, decode.call("cma_offer"))
 
     def expected(self, before: Cache, src: Any, dst: Any, layers: range) -> Cache:
         """What decode's cache must hold after the write, byte by byte."""

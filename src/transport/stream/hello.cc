@@ -42,8 +42,9 @@ UniqueFd open_stream(const RemoteEnd& remote, std::uint16_t index, std::uint16_t
   UniqueFd fd = connect_to(parse_address(remote.host, remote.data_port), remote.deadline);
   const std::string path = path_of(fd.get());
   Hello hello;
-  hello.stream_index = index;
-  hello.stream_count = count;
+  hello.stream_index = static_cast<std::uint16_t>(remote.streams_before + index);
+  hello.stream_count =
+      static_cast<std::uint16_t>(remote.streams_before + count + remote.streams_behind);
   hello.link_id = remote.link_id;
   hello.token = remote.token;
   hello.receiver_epoch = remote.epoch;

@@ -110,6 +110,8 @@ bool SideStream::send_notice(std::uint64_t transfer, std::uint32_t tag) noexcept
   return true;
 }
 
+void SideStream::expect_ack() noexcept { ++impl_->awaited; }
+
 bool SideStream::send_end() noexcept { return impl_->send(encode_plain(FrameType::kEnd, 0)); }
 
 std::size_t SideStream::progress(std::uint64_t* out, std::size_t most) noexcept {

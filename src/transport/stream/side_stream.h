@@ -29,6 +29,8 @@ class SideStream {
 
   // Queues one small frame and sends what the socket takes. False when the stream is broken.
   [[nodiscard]] bool send_notice(std::uint64_t transfer, std::uint32_t tag) noexcept;
+  // Something that went another way will be answered by an ACK here, as a notice is.
+  void expect_ack() noexcept;
   [[nodiscard]] bool send_end() noexcept;  // asks the peer to end the link; answered by ended()
 
   // Reads and writes what it can without blocking. Puts the ids of acknowledged notices in `out`;
