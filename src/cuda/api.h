@@ -156,6 +156,8 @@ struct Api {
   Status (*mem_set_access)(DevicePointer, std::size_t, const AccessDescription*, std::size_t count);
 
   // Null in drivers that are too old for them.
+  Status (*stream_write_value32)(RawStream, DevicePointer, std::uint32_t value,
+                                 unsigned flags);  // _v2
   Status (*mem_get_handle_for_address_range)(void* out, DevicePointer, std::size_t, int type,
                                              unsigned long long flags);
   Status (*flush_gpu_direct_rdma_writes)(int target, int scope);

@@ -99,6 +99,7 @@ std::unique_ptr<const Api> find_all(void* library) {
   find("cuMemMap", api->mem_map);
   find("cuMemUnmap", api->mem_unmap);
   find("cuMemSetAccess", api->mem_set_access);
+  find.optional("cuStreamWriteValue32_v2", api->stream_write_value32);
   find.optional("cuMemGetHandleForAddressRange", api->mem_get_handle_for_address_range);
   find.optional("cuFlushGPUDirectRDMAWrites", api->flush_gpu_direct_rdma_writes);
   return api;

@@ -85,3 +85,13 @@ EXPORTED Status cuMemsetD8Async(DevicePointer to, unsigned char value, std::size
   if (!is_known(to, bytes)) return kCuInvalidValue;
   return submit_here(stream, [=] { std::memset(pointer(to), value, bytes); });
 }
+
+EXPORTED Status cuStreamWriteValue32_v2(RawStream stream, DevicePointer to, std::uint32_t value,
+                                        unsigned flags) {
+  ENTER("cuStreamWriteValue32_v2");
+  const std::lock_guard lock(world());
+  if (flags != 0 || to % sizeof value != 0 || !is_known(to, sizeof value)) return kCuInvalidValue;
+  return submit_here(stream, [=] {
+    __atomic_store_n(static_cast<std::uint32_t*>(pointer(to)), value, __ATOMIC_RELEASE);
+  });
+}

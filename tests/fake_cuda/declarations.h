@@ -33,6 +33,7 @@ DECLARE(mem_host_alloc, cuMemHostAlloc);
 DECLARE(mem_free_host, cuMemFreeHost);
 DECLARE(mem_host_get_device_pointer, cuMemHostGetDevicePointer_v2);
 DECLARE(memset_d8_async, cuMemsetD8Async);
+DECLARE(stream_write_value32, cuStreamWriteValue32_v2);
 DECLARE(memcpy_htod_async, cuMemcpyHtoDAsync_v2);
 DECLARE(memcpy_dtoh_async, cuMemcpyDtoHAsync_v2);
 DECLARE(memcpy_dtod_async, cuMemcpyDtoDAsync_v2);

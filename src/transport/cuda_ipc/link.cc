@@ -153,7 +153,7 @@ bool CudaIpcLink::is_bulk(const kv::Plan& plan) const noexcept {
     extents += mapping_->walk(t).is_dense ? plan.runs().size() : plan.blocks();
   }
   extents *= plan.layers().count;
-  return extents <= kMostBulkCopies && plan.bytes() / extents >= kBulkBytes;
+  return plan.bytes() / extents >= (extents == 1 ? kLeastBulkBytes : kBulkBytes);
 }
 
 cuda::Status CudaIpcLink::start_bulk(Write& write, cuda::Slot& slot) noexcept {
