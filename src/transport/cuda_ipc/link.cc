@@ -51,12 +51,12 @@ class CudaIpcLink final : public Link {
                           path_->target.mapped_bytes(), " bytes of process ", offer.process.pid,
                           " mapped; kernel ", path_->queue.kernel().origin())),
         epoll_(::epoll_create1(EPOLL_CLOEXEC)),
-        side_(remote) {
+        side_(std::make_shared<stream::SideStream>(remote)) {
     epoll_event side{};
     side.events = watched_;
     epoll_event wake{};
     wake.events = EPOLLIN;
-    if (epoll_ && ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, side_.fd(), &side) == 0 &&
+    if (epoll_ && ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, side_->fd(), &side) == 0 &&
         ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_->get(), &wake) == 0) {
       return;
     }
@@ -100,7 +100,8 @@ class CudaIpcLink final : public Link {
   std::unique_ptr<Path> path_;           // empty once it is to be unmapped
   const std::string description_;
   UniqueFd epoll_;
-  stream::SideStream side_;
+  // Kept open by who unmaps: its closing tells the peer that nothing is mapped any more.
+  const std::shared_ptr<stream::SideStream> side_;
   std::uint32_t watched_ = EPOLLIN | EPOLLRDHUP;
   std::vector<Flight> flights_;    // launched
   std::vector<Write*> notified_;   // landed; their notices are not acknowledged
@@ -118,7 +119,7 @@ class CudaIpcLink final : public Link {
 void CudaIpcLink::lose(Failure cause) noexcept {
   if (!is_broken_) failure_ = std::move(cause);
   is_broken_ = true;
-  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, side_.fd(), nullptr);
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, side_->fd(), nullptr);
 }
 
 void CudaIpcLink::lose(const char* call, cuda::Status status) noexcept {
@@ -213,10 +214,10 @@ void CudaIpcLink::land(const Flight& flight) noexcept {
   write.is_abandoned = flight.is_stopping;
   if (write.tag == 0 || flight.is_stopping) {
     completed_.push_back(&write);
-  } else if (side_.send_notice(write.id, write.tag)) {
+  } else if (side_->send_notice(write.id, write.tag)) {
     notified_.push_back(&write);
   } else {
-    lose(side_.failure());
+    lose(side_->failure());
   }
 }
 
@@ -244,7 +245,7 @@ void CudaIpcLink::take_acks() noexcept {
   std::array<std::uint64_t, 64> ids;
   std::size_t got = 0;
   do {
-    got = side_.progress(ids.data(), ids.size());
+    got = side_->progress(ids.data(), ids.size());
     for (std::size_t i = 0; i < got; ++i) {
       const auto found = std::find_if(notified_.begin(), notified_.end(),
                                       [&](const Write* write) { return write->id == ids[i]; });
@@ -257,7 +258,7 @@ void CudaIpcLink::take_acks() noexcept {
       notified_.erase(found);
     }
   } while (got == ids.size());
-  if (side_.is_broken()) lose(side_.failure());
+  if (side_->is_broken()) lose(side_->failure());
 }
 
 std::size_t CudaIpcLink::poll(Completion* out, std::size_t most) noexcept {
@@ -308,8 +309,9 @@ bool CudaIpcLink::have_copies_ended() noexcept {
 }
 
 // The peer may free its memory once it has heard of the end, so the mapping goes first. That can
-// wait for whatever the GPU does, a model's kernels too: on a thread of its own, which outlives the
-// link when the peer has gone and nobody waits for it.
+// wait for whatever the GPU does, a model's kernels too: on a thread of its own, which may outlive
+// the link. When the peer has closed its half of the stream, or is gone, the writes need not wait
+// for that: the thread closes ours.
 Quiesce CudaIpcLink::quiesce() noexcept {
   wake_->drain();
   if (path_) {
@@ -320,18 +322,18 @@ Quiesce CudaIpcLink::quiesce() noexcept {
     flights_.clear();
     unmap();
   }
-  if (side_.is_broken()) return Quiesce::kQuiesced;
+  if (side_->is_broken()) return Quiesce::kQuiesced;
   if (!is_unmapped_->load(std::memory_order_acquire)) {
-    std::array<std::uint64_t, 64> ids;             // which nobody waits for any more
-    (void)side_.progress(ids.data(), ids.size());  // the peer may go meanwhile
-    return side_.is_broken() ? Quiesce::kQuiesced : Quiesce::kInProgress;
+    std::array<std::uint64_t, 64> ids;              // which nobody waits for any more
+    (void)side_->progress(ids.data(), ids.size());  // the peer may go meanwhile
+    return side_->is_broken() ? Quiesce::kQuiesced : Quiesce::kInProgress;
   }
-  (void)side_.send_end();
+  (void)side_->send_end();
   return Quiesce::kQuiesced;
 }
 
 void CudaIpcLink::unmap() noexcept {
-  auto end = [path = std::move(path_), done = is_unmapped_, wake = wake_]() mutable {
+  auto end = [path = std::move(path_), done = is_unmapped_, wake = wake_, side = side_]() mutable {
     path.reset();
     done->store(true, std::memory_order_release);
     wake->signal();
@@ -353,11 +355,11 @@ bool CudaIpcLink::arm(bool) noexcept {
                                         [](const Flight& each) { return each.slot->is_done(); });
     if (has_landed) return false;
   }
-  const std::uint32_t wanted = EPOLLIN | EPOLLRDHUP | (side_.has_unsent() ? EPOLLOUT : 0u);
+  const std::uint32_t wanted = EPOLLIN | EPOLLRDHUP | (side_->has_unsent() ? EPOLLOUT : 0u);
   if (wanted == watched_) return true;
   epoll_event event{};
   event.events = wanted;
-  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, side_.fd(), &event) == 0) watched_ = wanted;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, side_->fd(), &event) == 0) watched_ = wanted;
   return true;
 }
 
