@@ -59,7 +59,6 @@ def test_the_report_tells_hidden_from_exposed_and_transfer_from_recomputing(rehe
     exposed, first = report["exposed"], report["first_token"]
 
     assert exposed["hidden_ms"] + exposed["exposed_ms"] == pytest.approx(exposed["transfer_ms"])
-    assert first["via_transfer_ms"] > 0
     assert first["exposed_ms"] + first["gather_and_step_ms"] == pytest.approx(
         first["via_transfer_ms"]
     )
