@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rdma_kv import RdmaKvError, _core
+from rdma_kv._cuda import nvrtc_candidates
 from rdma_kv.cli.bench.pair import BenchError, checked_pair
 from rdma_kv.cli.bench.work import Work
 
@@ -21,7 +22,7 @@ PTRACE_MEANINGS = {
 
 # In the order in which `auto` prefers them.
 TRIED = ("cma", "rdma", "tcp")
-NOT_THERE_YET = ("cuda_ipc", "shm")
+NOT_THERE_YET = ("shm",)
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,23 @@ def facts() -> dict[str, str]:
 
 
 def transports() -> list[Probe]:
-    """Tries each: two processes of this machine, one write, every byte checked."""
+    """Tries each that needs no GPU: from process to process, one write, every byte checked."""
     absent = [Probe(name, False, "not in this version") for name in NOT_THERE_YET]
-    return [*absent, *(_try(name) for name in TRIED)]
+    return [_try_cuda_ipc(), *absent, *(_try(name) for name in TRIED)]
+
+
+def _try_cuda_ipc() -> Probe:
+    """Loads the copy kernel on every GPU; whether two of them reach each other, connect() tells."""
+    _core.set_nvrtc_candidates([str(path) for path in nvrtc_candidates()])
+    try:
+        gpus = [device["name"] for device in _core.cuda_devices()]
+        origins = {_core.load_copy_kernel(index) for index in range(len(gpus))}
+    except RdmaKvError as error:
+        return Probe("cuda_ipc", False, str(error))
+    if not gpus:
+        return Probe("cuda_ipc", False, "no GPU is visible here; see CUDA_VISIBLE_DEVICES")
+    reason = f"the copy kernel, {' and '.join(sorted(origins))}, loads on {', '.join(gpus)}"
+    return Probe("cuda_ipc", True, f"{reason}; `rdma-kv bench --gpu` moves blocks")
 
 
 def _try(transport: str) -> Probe:
