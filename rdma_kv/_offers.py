@@ -54,10 +54,10 @@ def _offer_cma(side: Side, reasons: dict[str, str]) -> wire.CmaOffer | None:
 
 
 def _offer_cuda_ipc(side: Side, reasons: dict[str, str]) -> wire.CudaIpcOffer | None:
-    exports = side.cuda_exports
-    if exports is None:
+    if not side.cuda_exports:
         reasons["cuda_ipc"] = f"decode cannot: {side.no_cuda_ipc}"
         return None
+    [exports] = side.cuda_exports
     segments = exports.segments
     pieces = sum(len(pieces) for _, pieces in segments)
     if pieces > wire.MOST_PIECES:

@@ -71,7 +71,7 @@ class Parts:
                 rails,
                 no_rdma,
                 is_rank_declared,
-                exports,
+                [exports] if exports is not None else [],
                 no_cuda_ipc,
                 staging,
                 no_staging,
@@ -144,8 +144,9 @@ class Parts:
         self.side.engine.close(left_s())
         if has_stopped:
             self._end_zeromq(left_s() + 1.0)
-        # A closed communicator that somebody keeps must not keep memory registered.
+        # A closed communicator that somebody keeps must not keep memory registered, or exported.
         self.side.rails.clear()
+        self.side.cuda_exports.clear()
 
     def _end_zeromq(self, timeout_s: float) -> None:
         """term() waits for every socket, and a handshake on another thread may hold one."""

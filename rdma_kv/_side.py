@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rdma_kv import _core
 from rdma_kv import _messages as wire
@@ -33,7 +33,8 @@ class Side:
     no_rdma: str  # why there is no rail
     # Decode only. False: the engine holds rank 0 of 1, and peers are seen as _ranks.py says.
     is_rank_declared: bool = True
-    cuda_exports: _core.CudaExports | None = None  # decode's memory, for prefill to map
+    # Decode's memory, for prefill to map: one or none; emptied at the end, as it keeps the memory.
+    cuda_exports: list[_core.CudaExports] = field(default_factory=list)
     no_cuda_ipc: str = ""  # why this side cannot use it
     staging: _core.Staging | None = None  # for blocks that a transport does not reach
     no_staging: str = ""  # why there is none

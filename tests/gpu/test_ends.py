@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import threading
 from pathlib import Path
@@ -144,3 +146,22 @@ def test_a_gpu_without_room_is_refused_in_words(gpus: Wire, fake_driver: None):
     assert prefill.connect(decode.address)
     prefill.write(decode.address, [1], [2], tag=1)
     decode.received(1, 10)
+
+
+def test_a_closed_decode_keeps_none_of_its_memory_exported(gpus: Wire):
+    """A descriptor of virtual memory holds the memory itself."""
+    if gpus.transport != "cuda_ipc":
+        pytest.skip("only cuda_ipc exports memory")
+    gpus.arrange("decode", "device-virtual")
+    decode = gpus.decode_here(Shape())
+    [exports] = decode.comm._parts.side.cuda_exports
+    descriptors = [piece[2] for _, pieces in exports.segments for piece in pieces]
+    inodes = [os.fstat(number).st_ino for number in descriptors]
+    assert descriptors
+    del exports
+
+    decode.comm.close()
+
+    for number, inode in zip(descriptors, inodes, strict=True):
+        with contextlib.suppress(OSError):  # closed, or something else has the number now
+            assert os.fstat(number).st_ino != inode
