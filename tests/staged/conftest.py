@@ -2,27 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from tests.stream.conftest import decode, prefill, shape
 
-import pytest
-
-from tests.stream.peers import DecodeProcess, Prefill, Shape
-
-
-@pytest.fixture
-def shape() -> Shape:
-    return Shape()
-
-
-@pytest.fixture
-def decode(shape: Shape) -> Iterator[DecodeProcess]:
-    process = DecodeProcess(shape)
-    yield process
-    process.stop()
-
-
-@pytest.fixture
-def prefill(shape: Shape) -> Iterator[Prefill]:
-    side = Prefill(shape)
-    yield side
-    side.engine.close(1.0)
+__all__ = ["decode", "prefill", "shape"]
